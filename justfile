@@ -1,0 +1,59 @@
+# `just` is in .venv/bin after scripts/setup. What starts workers or sends packets needs root.
+
+set positional-arguments
+
+bin := justfile_directory() / ".venv/bin"
+
+# list the recipes
+default:
+    @"{{ bin }}/just" --list
+
+# prepare system packages, .venv and the compiled extension
+setup:
+    scripts/setup
+
+# format Python and C
+fmt: setup
+    "{{ bin }}/ruff" check --select I --fix
+    "{{ bin }}/ruff" format
+    find native -name '*.[ch]' -exec "{{ bin }}/clang-format" -i {} +
+
+# format, lint, types, layers and unit tests, without root
+check: setup
+    "{{ bin }}/ruff" format --check
+    find native -name '*.[ch]' -exec "{{ bin }}/clang-format" --dry-run -Werror {} +
+    "{{ bin }}/ruff" check
+    "{{ bin }}/mypy"
+    "{{ bin }}/lint-imports"
+    "{{ bin }}/pytest" tests/unit
+
+# pure functions and values
+unit *args: setup
+    "{{ bin }}/pytest" tests/unit "$@"
+
+# real processes, without packets
+process *args: setup
+    "{{ bin }}/pytest" tests/process "$@"
+
+# real packets in network namespaces
+netns *args: setup
+    "{{ bin }}/pytest" tests/netns "$@"
+
+# the rules of the source tree
+architecture *args: setup
+    "{{ bin }}/pytest" tests/architecture "$@"
+
+# everything; what continuous integration runs
+test *args:
+    scripts/test "$@"
+
+# a relay between two network namespaces
+demo *args:
+    scripts/demo "$@"
+
+# remove everything that is built
+clean:
+    rm -rf .venv build dist mcr.egg-info mcr/_native/_mcr*
+    rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+    find native -name '*.o' -delete
+    find mcr native scripts tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""mcrctl: the command line of the daemon."""

@@ -1,0 +1,212 @@
+"""The commands of mcrctl, as a table: arguments, request, rendering."""
+
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from mcr import __version__
+from mcr.cli import render
+from mcr.client import Client
+from mcr.errors import UsageError
+from mcr.model.endpoint import Endpoint, parse_address, parse_endpoint
+from mcr.model.rule import Origin, Output, Rule
+from mcr.wire.documents import rule_to_params, ttl_from_wire
+from mcr.wire.forms import TTL_SYNTAX, is_ttl
+
+Params = dict[str, object]
+
+
+def parse_output(text: str) -> Output:
+    """
+    Read ``ENDPOINT[,ttl=VALUE]``.
+
+    Raises:
+        UsageError: naming *text* and what is wrong with it.
+    """
+    # An interface's name may hold a comma, so options begin only behind the port.
+    place, colon, rest = text.rpartition(":")
+    port, comma, option = rest.partition(",")
+    endpoint = parse_endpoint(f"{place}{colon}{port}")
+    if not comma:
+        return Output(endpoint)
+    key, _, value = option.partition("=")
+    ttl = int(value) if value.isascii() and value.isdigit() and len(value) <= 3 else value
+    if key != "ttl" or not is_ttl(ttl):
+        raise UsageError(f"{text!r}: got option {option!r}, expected ttl=VALUE with {TTL_SYNTAX}")
+    return Output(endpoint, ttl_from_wire(ttl))
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "name", metavar="NAME", nargs="?", default="", help="for people; default: the rule's id"
+    )
+    parser.add_argument("--from", dest="input", metavar="ENDPOINT", required=True, help="what to relay")
+    parser.add_argument(
+        "--to",
+        dest="outputs",
+        metavar="ENDPOINT[,ttl=VALUE]",
+        action="append",
+        required=True,
+        help=f"where to, may be repeated; VALUE is {TTL_SYNTAX}; default auto",
+    )
+    parser.add_argument(
+        "--source",
+        dest="sources",
+        metavar="ADDRESS",
+        action="append",
+        default=[],
+        help="relay only from this sender, may be repeated",
+    )
+    parser.add_argument(
+        "--allow-link-local",
+        action="store_true",
+        help="relay 224.0.0.0/24 and ff02::/16 too, which routers never forward",
+    )
+
+
+def _rule_argument(parser: ArgumentParser) -> None:
+    parser.add_argument("rule", metavar="NAME|ID", help="name or id of the rule")
+
+
+def _optional_rule_argument(parser: ArgumentParser) -> None:
+    parser.add_argument("rule", metavar="NAME|ID", nargs="?", help="only this rule")
+
+
+def _no_arguments(parser: ArgumentParser) -> None:
+    """Leave *parser* as it is."""
+
+
+def _add_params(options: Namespace) -> Params:
+    given = parse_endpoint(options.input)
+    more = [parse_address(source) for source in options.sources]
+    rule = Rule(
+        input=Endpoint(given.address, given.port, given.interface, (*given.sources, *more)),
+        outputs=tuple(parse_output(text) for text in options.outputs),
+        name=options.name,
+        origin=Origin.CONTROL,
+        allow_link_local=options.allow_link_local,
+    )
+    return rule_to_params(rule)
+
+
+def _rule_params(options: Namespace) -> Params:
+    return {"rule": options.rule} if options.rule is not None else {}
+
+
+def _no_params(_options: Namespace) -> Params:
+    return {}
+
+
+def _ask(method: str) -> Callable[[Client, Params], object]:
+    return lambda client, params: client.call(method, **params)
+
+
+def _ping(client: Client, params: Params) -> object:
+    begin = time.perf_counter()
+    client.call("ping", **params)
+    took_ms = (time.perf_counter() - begin) * 1e3
+    return {"path": str(client.path), "version": client.daemon.version, "round_trip_ms": round(took_ms, 3)}
+
+
+def _version(client: Client, params: Params) -> object:
+    answer = client.call("version", **params)
+    return {**answer, "mcrctl": __version__} if isinstance(answer, dict) else answer
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """
+    One command.
+
+    Attributes:
+        summary: what it does: one line, imperative.
+        examples: complete command lines for its help.
+        ask: gets the answer, which is also the JSON document.
+        show: makes the text for people from the answer.
+        add_arguments: tells argparse what it takes.
+        params: makes the parameters of the request from what argparse gave.
+    """
+
+    summary: str
+    examples: Sequence[str]
+    ask: Callable[[Client, Params], object]
+    show: Callable[[object], str]
+    add_arguments: Callable[[ArgumentParser], None] = _no_arguments
+    params: Callable[[Namespace], Params] = _no_params
+
+
+GROUPS: Mapping[str, str] = {
+    "rule": "show and change rules",
+    "worker": "show workers",
+    "interface": "show input interfaces",
+}
+
+COMMANDS: Mapping[str, Command] = {
+    "rule add": Command(
+        "relay what arrives at an endpoint to other endpoints",
+        (
+            "mcrctl rule add camera-1 --from 239.1.1.1%eth0:5001 --to 239.2.2.2%eth1:6000",
+            "mcrctl rule add --from 232.1.1.1%eth0:5001 --source 10.0.0.9 --to 239.2.2.3%eth1:6001,ttl=8",
+            "mcrctl rule add --from '[ff35::8000:1%eth0]:5001' --to '[ff35::8000:2%eth1]:5001'",
+        ),
+        _ask("rule.add"),
+        render.guarded(render.show_added),
+        _add_arguments,
+        _add_params,
+    ),
+    "rule del": Command(
+        "stop relaying by a rule and forget it",
+        ("mcrctl rule del camera-1",),
+        _ask("rule.del"),
+        render.guarded(render.show_removed),
+        _rule_argument,
+        _rule_params,
+    ),
+    "rule list": Command(
+        "list all rules",
+        ("mcrctl rule list", "mcrctl --json rule list"),
+        _ask("rule.list"),
+        render.guarded(render.show_rules),
+    ),
+    "rule show": Command(
+        "show everything about one rule",
+        ("mcrctl rule show camera-1",),
+        _ask("rule.show"),
+        render.guarded(render.show_rule),
+        _rule_argument,
+        _rule_params,
+    ),
+    "stats": Command(
+        "show what was received, relayed and not relayed, and why",
+        ("mcrctl stats", "mcrctl stats camera-1", "mcrctl --json stats"),
+        _ask("stats"),
+        render.guarded(render.show_stats),
+        _optional_rule_argument,
+        _rule_params,
+    ),
+    "worker list": Command(
+        "list the workers and whether they have the rules they should have",
+        ("mcrctl worker list",),
+        _ask("worker.list"),
+        render.guarded(render.show_workers),
+    ),
+    "interface list": Command(
+        "list the input interfaces and how they are steered",
+        ("mcrctl interface list",),
+        _ask("interface.list"),
+        render.guarded(render.show_interfaces),
+    ),
+    "ping": Command(
+        "see whether the daemon answers",
+        ("mcrctl ping", "mcrctl --control /tmp/mcr.sock ping"),
+        _ping,
+        render.guarded(render.show_ping),
+    ),
+    "version": Command(
+        "show the versions of mcrctl and the daemon",
+        ("mcrctl version",),
+        _version,
+        render.guarded(render.show_version),
+    ),
+}

@@ -1,0 +1,256 @@
+"""The daemon's answers as text for people, 100 columns wide where names allow."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypedDict, TypeVar, cast
+
+from mcr.errors import PeerError
+from mcr.wire.documents import (
+    InterfaceDocument,
+    OutputDocument,
+    RemovedDocument,
+    RuleDocument,
+    RuleStats,
+    StatsDocument,
+    WorkerDocument,
+)
+
+Document = TypeVar("Document")
+
+
+class PingDocument(TypedDict):
+    """What ``mcrctl ping`` found."""
+
+    path: str
+    version: str
+    round_trip_ms: float
+
+
+class VersionsDocument(TypedDict):
+    """Both sides' versions."""
+
+    version: str
+    protocol: int
+    mcrctl: str
+
+
+def show_added(rule: RuleDocument) -> str:
+    """Say whether the new rule is active, and why not."""
+    return plain(f"{rule['name']}: {_state(rule['state'], rule['reason'])}")
+
+
+def show_removed(rule: RemovedDocument) -> str:
+    """Name the rule that is gone."""
+    return plain(f"{rule['name']}: removed")
+
+
+def show_rules(rules: Sequence[RuleDocument]) -> str:
+    """Give a table with one line for each output."""
+    rows = [
+        [
+            *_first(position, [rule["name"], rule["state"], rule["from"]]),
+            _output(output),
+            _why(rule, output, position),
+        ]
+        for rule in rules
+        for position, output in enumerate(rule["outputs"])
+    ]
+    return table(["NAME", "STATE", "FROM", "TO", "WHY"], rows) if rows else "no rules"
+
+
+def show_rule(rule: RuleDocument) -> str:
+    """Give everything about one rule, one fact on a line."""
+    facts = [
+        ["id", rule["id"]],
+        ["origin", rule["origin"]],
+        ["state", _state(rule["state"], rule["reason"])],
+        ["workers", " ".join(map(str, rule["workers"])) or "none"],
+        ["link-local", "allowed" if rule["allow_link_local"] else "refused"],
+        ["from", rule["from"]],
+    ]
+    outputs = [
+        ["to", output["to"], f"ttl {output['ttl']}", _state(output["state"], output["reason"])]
+        for output in rule["outputs"]
+    ]
+    return "\n".join([plain(rule["name"]), indented(facts), indented(outputs)])
+
+
+def show_stats(stats: StatsDocument) -> str:
+    """Give a table of interfaces and one of outputs, with the reasons of everything that was not relayed."""
+    interfaces = [
+        [one["name"], one["received"], one["matched"], _reasons(one["ignored"]), one["kernel_dropped"]]
+        for one in stats["interfaces"]
+    ]
+    rules = [row for rule in stats["rules"] for row in _rule_stats(rule)]
+    paragraphs = [
+        table(["INTERFACE", "RECEIVED", "MATCHED", "IGNORED", "KERNEL-DROPPED"], interfaces)
+        if interfaces
+        else "no interfaces",
+        table(["RULE", "STATE", "MATCHED", "TO", "SENT", "BYTES", "NOT SENT"], rules)
+        if rules
+        else "no rules",
+    ]
+    if not stats.get("consistent", True):
+        paragraphs.append("read while packets were under way: sums may differ by those")
+    return "\n\n".join(paragraphs)
+
+
+def show_workers(workers: Sequence[WorkerDocument]) -> str:
+    """Give a table; digests that differ mean that the worker's rules are not yet the expected ones."""
+    rows = [
+        [
+            one["worker"],
+            one["pid"],
+            one["cpu"],
+            one["state"],
+            duration(one["since_s"]),
+            one["restarts"],
+            one["rules"],
+            one["expected_digest"],
+            one["installed_digest"],
+            size(one["resident_bytes"]),
+        ]
+        for one in workers
+    ]
+    head = ["WORKER", "PID", "CPU", "STATE", "SINCE", "RESTARTS", "RULES", "EXPECTED", "INSTALLED", "MEMORY"]
+    return table(head, rows) if rows else "no workers"
+
+
+def show_interfaces(interfaces: Sequence[InterfaceDocument]) -> str:
+    """Give a table; the last column says why the interface is steered as it is."""
+    rows = [
+        [
+            one["name"],
+            one["index"],
+            one["state"],
+            one["mtu"],
+            one["rules"],
+            len(one["memberships"]),
+            one["receive_queues"],
+            size(one["ring"]["bytes"]),
+            one["steering"],
+            one["reason"],
+        ]
+        for one in interfaces
+    ]
+    head = ["NAME", "INDEX", "STATE", "MTU", "RULES", "GROUPS", "QUEUES", "RING", "STEERING", "WHY"]
+    return table(head, rows) if rows else "no interfaces"
+
+
+def show_ping(answer: PingDocument) -> str:
+    """Say who answered and how fast."""
+    return plain(f"mcrd {answer['version']} at {answer['path']} answered in {answer['round_trip_ms']:.1f} ms")
+
+
+def show_version(answer: VersionsDocument) -> str:
+    """Give both versions."""
+    return plain(
+        f"mcrctl {answer['mcrctl']}, mcrd {answer['version']}, control protocol {answer['protocol']}"
+    )
+
+
+def guarded(show: Callable[[Document], str]) -> Callable[[object], str]:
+    """
+    Make *show* take whatever the daemon answered.
+
+    Raises:
+        PeerError: the answer lacks something; mcrctl and daemon are of different versions, most likely.
+    """
+
+    def checked(answer: object) -> str:
+        try:
+            return show(cast("Document", answer))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise PeerError(
+                f"got an answer in an unknown form ({what}); compare the versions with 'mcrctl version'"
+            ) from error
+
+    return checked
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Align *rows* under *head*: numbers to the right, '-' for what is absent, no empty last column."""
+    from tabulate import tabulate  # noqa: PLC0415 - takes 10 ms, and `mcrctl ping` needs no table
+
+    width = len(head) if any(row[-1] not in {"", None} for row in rows) else len(head) - 1
+    cells = [[plain(cell) if isinstance(cell, str) else cell for cell in row[:width]] for row in rows]
+    text = tabulate(
+        cells, head[:width], tablefmt="plain", missingval="-", disable_numparse=_text_columns(cells)
+    )
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def indented(rows: Sequence[Sequence[str]]) -> str:
+    """Align *rows* without a head, two columns in."""
+    from tabulate import tabulate  # noqa: PLC0415 - as above
+
+    cells = [[plain(cell) for cell in row] for row in rows]
+    text = tabulate(cells, tablefmt="plain", disable_numparse=True)
+    return "\n".join(f"  {line.rstrip()}" for line in text.splitlines())
+
+
+def plain(text: str) -> str:
+    """Replace what would steer the terminal: an interface's name may hold escape characters."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def size(count: int | None) -> str | None:
+    """Give a number of bytes with a binary unit: ``512 B``, ``1.5 MiB``."""
+    if count is None:
+        return None
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.0f} B" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GiB"
+
+
+def duration(seconds: float) -> str:
+    """Give a time in its two largest units: ``8s``, ``3m20s``, ``5h3m``, ``2d4h``."""
+    whole = int(seconds)
+    parts = [(whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "m"), (whole % 60, "s")]
+    while len(parts) > 1 and parts[0][0] == 0:
+        del parts[0]
+    return "".join(f"{count}{unit}" for count, unit in parts[:2] if count) or "0s"
+
+
+def _text_columns(cells: Sequence[Sequence[object]]) -> list[int]:
+    """Find the columns with text, where tabulate must not take a digest for a number."""
+    return [column for column in range(len(cells[0])) if any(isinstance(row[column], str) for row in cells)]
+
+
+def _state(state: str, reason: str | None) -> str:
+    return f"{state}: {reason}" if reason else state
+
+
+def _first(position: int, cells: list[object]) -> list[object]:
+    """Give *cells* on a rule's first line and blanks below."""
+    return cells if position == 0 else [""] * len(cells)
+
+
+def _output(output: OutputDocument) -> str:
+    """Write an output as ``mcrctl rule add --to`` takes it."""
+    return output["to"] if output["ttl"] == "auto" else f"{output['to']},ttl={output['ttl']}"
+
+
+def _why(rule: RuleDocument, output: OutputDocument, position: int) -> str:
+    """Say why an output, or on its first line the rule, is not active."""
+    reasons = [rule["reason"]] if position == 0 else []
+    if output["state"] != "active" and output["reason"] != rule["reason"]:
+        reasons.append(f"{output['state']}: {output['reason']}" if output["reason"] else output["state"])
+    return "; ".join(reason for reason in reasons if reason)
+
+
+def _rule_stats(rule: RuleStats) -> Iterable[list[object]]:
+    for position, output in enumerate(rule["outputs"]):
+        first = _first(position, [rule["name"], rule["state"], rule["matched"]])
+        yield [*first, output["to"], output["sent"], output["bytes"], _reasons(output["not_sent"])]
+
+
+def _reasons(counts: Mapping[str, int]) -> str:
+    """Give the sum and what it consists of, largest first: ``7 (no_rule 5, checksum 2)``."""
+    present = sorted(((count, reason) for reason, count in counts.items() if count), reverse=True)
+    if not present:
+        return "0"
+    return f"{sum(counts.values())} ({', '.join(f'{reason} {count}' for count, reason in present)})"

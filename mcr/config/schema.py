@@ -1,0 +1,207 @@
+"""
+What a configuration file may say.
+
+The description of a field is what a message says was expected there, and its ``item`` what was expected of
+the items of a list. Endpoints and their parts are checked by the model while pydantic checks the form: so
+every mistake in a file is found in one go.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainValidator,
+    Tag,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from mcr.errors import UsageError
+from mcr.model.endpoint import (
+    SYNTAX,
+    Endpoint,
+    check_address,
+    check_interface,
+    parse_address,
+    parse_endpoint,
+)
+from mcr.model.rule import NAME_SYNTAX, Output, Rule, Ttl, TtlPolicy
+from mcr.model.steering import Steering
+
+MAX_WORKERS = 256  # members of a fanout group: PACKET_FANOUT_MAX, net/packet/internal.h
+TTL_SYNTAX = "auto, keep, decrement or 1 to 255"
+OWN_ERROR = "mcr"  # the type of errors whose message is ours
+TAGS = frozenset({"<text>", "<object>", "<list>"})  # in the location of an error, and not in the file
+
+Value = TypeVar("Value")
+
+
+def checked(read: Callable[[Value], object]) -> AfterValidator:
+    """Make pydantic refuse what *read* refuses, in its words."""
+
+    def validate(value: Value) -> Value:
+        try:
+            read(value)
+        except UsageError as error:
+            raise own_error(without_subject(str(error).removeprefix(f"{value!r}: "))) from None
+        return value
+
+    return AfterValidator(validate)
+
+
+def without_subject(message: str) -> str:
+    """Leave out the endpoint that a message of the model begins with: the path in the file says it better."""
+    return re.sub(r"^\S+: (?=got )", "", message)
+
+
+def own_error(reason: str) -> PydanticCustomError:
+    """Make an error that is shown as it stands."""
+    return PydanticCustomError(OWN_ERROR, "{reason}", {"reason": reason})
+
+
+def kind(value: object) -> str | None:
+    """Give the tag of *value*, None if it can be no endpoint."""
+    if isinstance(value, str):
+        return "<text>"
+    if isinstance(value, dict):
+        return "<object>"
+    return "<list>" if isinstance(value, list) else None
+
+
+def read_ttl(value: object) -> Ttl:
+    """Take a policy's name or a number."""
+    if isinstance(value, str) and value in set(TtlPolicy):
+        return TtlPolicy(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 255:
+        return value
+    raise PydanticCustomError("ttl", "no ttl")  # shown with the description of the field
+
+
+class Strict(BaseModel):
+    """No conversions, no unknown keys."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+_ADDRESS = "an IPv4 or IPv6 address"
+_PORT = "1 to 65535"
+_INTERFACE = "the name of an interface"
+_PLACE = f"{SYNTAX}, or an object with these parts"
+
+# What stands for the rest of a rule while one part of it is checked.
+_ANY_INPUT = parse_endpoint("239.0.0.1%lo:1")
+_ANY_OUTPUT = Output(parse_endpoint("192.0.2.1:1"))
+
+Address = Annotated[str, checked(lambda text: check_address(parse_address(text)))]
+Source = Annotated[str, checked(parse_address)]
+Interface = Annotated[str, checked(check_interface)]
+Name = Annotated[str, Field(min_length=1), checked(lambda name: Rule(_ANY_INPUT, (_ANY_OUTPUT,), name))]
+InputText = Annotated[str, checked(lambda text: check_input(parse_endpoint(text))), Tag("<text>")]
+OutputText = Annotated[str, checked(lambda text: Output(parse_endpoint(text))), Tag("<text>")]
+
+
+def check_input(endpoint: Endpoint) -> None:
+    """
+    Refuse what no rule can have as its input, whatever else it says.
+
+    Raises:
+        RuleError: it has no interface.
+    """
+    Rule(endpoint, (_ANY_OUTPUT,), allow_link_local=True)
+
+
+class InputObject(Strict):
+    """An input, part by part."""
+
+    interface: Interface = Field(description=_INTERFACE)
+    address: Address = Field(description=_ADDRESS)
+    port: int = Field(description=_PORT, ge=1, le=65535)
+    sources: list[Source] = Field(
+        default_factory=list, description="a list of addresses", json_schema_extra={"item": _ADDRESS}
+    )
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        return _refuse_unfit(self, self.endpoint)
+
+    def endpoint(self) -> Endpoint:
+        """Give the value."""
+        sources = tuple(parse_address(source) for source in self.sources)
+        return Endpoint(parse_address(self.address), self.port, self.interface, sources)
+
+
+class OutputObject(Strict):
+    """An output, part by part."""
+
+    interface: Interface | None = Field(default=None, description=_INTERFACE)
+    address: Address = Field(description=_ADDRESS)
+    port: int = Field(description=_PORT, ge=1, le=65535)
+    ttl: Annotated[Ttl, PlainValidator(read_ttl)] = Field(default=TtlPolicy.AUTO, description=TTL_SYNTAX)
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        return _refuse_unfit(self, self.endpoint)
+
+    def endpoint(self) -> Endpoint:
+        """Give the value."""
+        return Endpoint(parse_address(self.address), self.port, self.interface)
+
+
+def read_input(place: str | InputObject) -> Endpoint:
+    """Give the value of an input that has been checked."""
+    return parse_endpoint(place) if isinstance(place, str) else place.endpoint()
+
+
+def read_output(place: str | OutputObject) -> Output:
+    """Give the value of an output that has been checked."""
+    return Output(parse_endpoint(place)) if isinstance(place, str) else Output(place.endpoint(), place.ttl)
+
+
+InputPlace = Annotated[InputText | Annotated[InputObject, Tag("<object>")], Discriminator(kind)]
+OutputPlace = Annotated[OutputText | Annotated[OutputObject, Tag("<object>")], Discriminator(kind)]
+OutputList = Annotated[
+    list[OutputPlace],
+    checked(lambda places: Rule(_ANY_INPUT, tuple(map(read_output, places)))),
+    Tag("<list>"),
+]
+OutputPlaces = Annotated[
+    OutputText | Annotated[OutputObject, Tag("<object>")] | OutputList, Discriminator(kind)
+]
+
+
+class RuleEntry(Strict):
+    """One rule."""
+
+    name: Name = Field(default="", description=NAME_SYNTAX)
+    from_: InputPlace = Field(alias="from", description=_PLACE)
+    to: OutputPlaces = Field(
+        description=f"a list of outputs, or one output: {_PLACE}", json_schema_extra={"item": _PLACE}
+    )
+    allow_link_local: bool = Field(default=False, description="true or false")
+
+
+class File(Strict):
+    """The whole file; its rules are checked one by one, so that one bad rule hides nothing of the others."""
+
+    workers: int | None = Field(
+        default=None, description=f"a number of processes from 1 to {MAX_WORKERS}", ge=1, le=MAX_WORKERS
+    )
+    steering: Steering = Field(default=Steering.AUTO, description="auto, cpu or hash", strict=False)
+    rules: list[object] = Field(default_factory=list, description="a list of rules")
+
+
+Fitting = TypeVar("Fitting")
+
+
+def _refuse_unfit(parts: Fitting, build: Callable[[], Endpoint]) -> Fitting:
+    try:
+        build()
+    except UsageError as error:
+        raise own_error(without_subject(str(error))) from None
+    return parts

@@ -1,0 +1,1 @@
+"""``mcrgen``: makes traffic and measures what became of it."""

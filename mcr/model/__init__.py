@@ -1,0 +1,1 @@
+"""Values: no input, no output, no clock."""

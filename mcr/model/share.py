@@ -1,0 +1,50 @@
+"""
+A share: what one worker must have installed.
+
+Slots are places in the shared counters.  The supervisor gives them out; a rule keeps its slots for as long as
+it exists, in every worker.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mcr.model.rule import Output, Rule
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedOutput:
+    """
+    An output, where it counts, and the link it leaves by.
+
+    Attributes:
+        slot: of its counters and of its socket.
+        ifindex: 0 where the routing table decides, or while the link is missing.
+    """
+
+    output: Output
+    slot: int
+    ifindex: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedRule:
+    """
+    A rule, where it counts, and the link it listens to.
+
+    Attributes:
+        slot: of the rule's counters.
+        interface_slot: of the interface's counters and ring.
+    """
+
+    rule: Rule
+    slot: int
+    interface_slot: int
+    ifindex: int
+    outputs: tuple[PlacedOutput, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The rules of one worker; an empty share is how a worker learns to forget."""
+
+    rules: Sequence[PlacedRule] = ()

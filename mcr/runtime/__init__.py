@@ -1,0 +1,1 @@
+"""Process plumbing: roles, confinement, children, channels."""

@@ -1,0 +1,115 @@
+"""A SOCK_SEQPACKET channel between the supervisor and one worker: messages, with descriptors beside them."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Sequence
+from types import TracebackType
+
+from mcr.errors import PeerError
+from mcr.wire import worker as wire
+
+_DESCRIPTOR_BYTES = 4
+
+
+def channel_pair() -> tuple[socket.socket, socket.socket]:
+    """Make both ends; the caller owns them."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+class Channel:
+    """
+    One end of a channel; owns *end*.
+
+    A blocking end waits in `receive` and `send`; `asyncio` methods want a non-blocking one.
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+
+    def __enter__(self) -> "Channel":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def fileno(self) -> int:
+        """Give the descriptor, to wait on."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Close this end; the other one reads an end of file."""
+        self._socket.close()
+
+    def send(self, message: wire.ToWorker | wire.FromWorker, descriptors: Sequence[int] = ()) -> None:
+        """
+        Send one message; the descriptors are duplicated, the caller keeps its own.
+
+        Raises:
+            PeerError: the other end is closed.
+            BlockingIOError: a non-blocking channel is full.
+        """
+        try:
+            socket.send_fds(self._socket, [wire.encode(message)], list(descriptors), socket.MSG_NOSIGNAL)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise PeerError("got a closed channel, expected a living peer") from error
+
+    def receive(self) -> tuple[wire.ToWorker | wire.FromWorker, list[int]]:
+        """
+        Receive one message and its descriptors, which the caller then owns.
+
+        Raises:
+            PeerError: end of file, a message too long, or no message of this protocol.
+            BlockingIOError: a non-blocking channel is empty.
+        """
+        try:
+            data, descriptors, flags, _ = socket.recv_fds(
+                self._socket, wire.MAX_MESSAGE_BYTES, wire.MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+            )
+        except ConnectionResetError as error:
+            raise PeerError("got a closed channel, expected a living peer") from error
+        try:
+            if not data:
+                raise PeerError("got the end of the channel, expected a message")
+            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                raise PeerError("got a message beyond the limits of the protocol")
+            return wire.decode(data), descriptors
+        except PeerError:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise
+
+    async def send_soon(
+        self, message: wire.ToWorker | wire.FromWorker, descriptors: Sequence[int], deadline_s: float
+    ) -> None:
+        """
+        Send one message, waiting while a non-blocking channel is full.
+
+        Raises:
+            PeerError: the other end is closed, or takes nothing within the deadline.
+        """
+        try:
+            async with asyncio.timeout(deadline_s):
+                while True:
+                    try:
+                        return self.send(message, descriptors)
+                    except BlockingIOError:
+                        await self._writable()
+        except TimeoutError as error:
+            raise PeerError(f"got no room in the channel for {deadline_s} s") from error
+
+    async def _writable(self) -> None:
+        loop = asyncio.get_running_loop()
+        writable = loop.create_future()
+        loop.add_writer(self._socket, _wake, writable)
+        try:
+            await writable
+        finally:
+            loop.remove_writer(self._socket)
+
+
+def _wake(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,1 @@
+"""The supervisor process, `mcrd`: sockets, children, clients."""

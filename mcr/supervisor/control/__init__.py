@@ -1,0 +1,1 @@
+"""The control socket: clients of any kind, none of which may delay another."""

@@ -1,0 +1,190 @@
+"""
+What should be, worked out from the rules and the links: a pure function.
+
+A rule is *active* when its input's interface and at least one output's interface exist; otherwise it is
+*pending* and nothing of it is installed.  An output of an active rule whose interface is missing stays in the
+table without a socket, so that what it does not send is counted.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from mcr.model.endpoint import Address
+from mcr.model.link import Link
+from mcr.model.rule import Output, Rule, RuleId
+from mcr.model.ruleset import Ruleset
+from mcr.model.share import PlacedOutput, PlacedRule, Share
+from mcr.model.steering import Steering, pick, rule_hash
+from mcr.supervisor.distribute import distribute
+from mcr.supervisor.memberships import Membership, memberships_of
+from mcr.supervisor.slots import SlotBook
+
+
+@dataclass(frozen=True, slots=True)
+class InterfacePlan:
+    """An interface to listen on: how it is steered and why."""
+
+    link: Link
+    steering: Steering
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutputPlan:
+    """
+    A socket to have open.
+
+    A socket is bound to the source address that it found, so it is replaced when the link's addresses change.
+    """
+
+    output: Output
+    ifindex: int
+    addresses: frozenset[Address]
+
+
+@dataclass(frozen=True, slots=True)
+class PortHold:
+    """A unicast input whose port the host must not answer for."""
+
+    ifindex: int
+    address: Address
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """
+    The desired state.
+
+    Attributes:
+        interfaces: by name, those that an active rule listens to.
+        outputs: by slot.
+        filters: by interface name, the hashes of the destinations worth a copy.
+        pending: by rule, why it is not active.
+        shares: by worker number.
+    """
+
+    interfaces: Mapping[str, InterfacePlan]
+    outputs: Mapping[int, OutputPlan]
+    filters: Mapping[str, frozenset[int]]
+    memberships: frozenset[Membership]
+    holds: frozenset[PortHold]
+    pending: Mapping[RuleId, str]
+    shares: list[Share]
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the configuration says beside the rules."""
+
+    workers: int
+    steering: Steering
+
+
+def plan(
+    rules: Ruleset,
+    links: Mapping[str, Link],
+    slots: SlotBook,
+    interface_slots: Mapping[int, int],
+    wishes: Wishes,
+) -> Layout:
+    """
+    Work out the desired state.
+
+    Args:
+        interface_slots: by ifindex, the slots of the interfaces that are open.  Rules of an interface that is
+            not open yet are in no share until it is.
+    """
+    pending = {rule.id: reason for rule in rules if (reason := why_pending(rule, links))}
+    active = [rule for rule in rules if rule.id not in pending]
+    interfaces = {name: _interface(links[name], wishes) for name in {rule.interface for rule in active}}
+    placed = [
+        _place(rule, links, slots, interface_slots)
+        for rule in active
+        if links[rule.interface].index in interface_slots
+    ]
+    return Layout(
+        interfaces=interfaces,
+        outputs=dict(_outputs(active, links, slots)),
+        filters={name: _hashes(name, active) for name in interfaces},
+        memberships=frozenset().union(*(memberships_for(rule, links) for rule in active)),
+        holds=frozenset().union(*(port_hold_for(rule, links) for rule in active)),
+        pending=pending,
+        shares=distribute(placed, wishes.workers, {name: one.steering for name, one in interfaces.items()}),
+    )
+
+
+def why_pending(rule: Rule, links: Mapping[str, Link]) -> str | None:
+    """Name the missing interface that keeps a rule from being active."""
+    if rule.interface not in links:
+        return missing(rule.interface)
+    gone = [output.to.interface for output in rule.outputs if why_output_pending(output, links)]
+    return missing(str(gone[0])) if len(gone) == len(rule.outputs) else None
+
+
+def why_output_pending(output: Output, links: Mapping[str, Link]) -> str | None:
+    """Name the missing interface that keeps an output from being open."""
+    name = output.to.interface
+    return None if name is None or name in links else missing(name)
+
+
+def missing(interface: str) -> str:
+    """Say that an interface does not exist."""
+    return f"interface {interface} does not exist"
+
+
+def _interface(link: Link, wishes: Wishes) -> InterfacePlan:
+    return InterfacePlan(link, *pick(wishes.steering, link.receive_queues, wishes.workers))
+
+
+def _place(
+    rule: Rule, links: Mapping[str, Link], slots: SlotBook, interface_slots: Mapping[int, int]
+) -> PlacedRule:
+    index = links[rule.interface].index
+    outputs = tuple(
+        PlacedOutput(output, slot, _ifindex(output, links))
+        for output, slot in zip(rule.outputs, slots[rule.id].outputs, strict=True)
+    )
+    return PlacedRule(rule, slots[rule.id].rule, interface_slots[index], index, outputs)
+
+
+def _ifindex(output: Output, links: Mapping[str, Link]) -> int:
+    link = links.get(output.to.interface or "")
+    return link.index if link else 0
+
+
+def _outputs(
+    active: Iterable[Rule], links: Mapping[str, Link], slots: SlotBook
+) -> Iterable[tuple[int, OutputPlan]]:
+    for rule in active:
+        for output, slot in zip(rule.outputs, slots[rule.id].outputs, strict=True):
+            if not why_output_pending(output, links):
+                link = links.get(output.to.interface or "")
+                addresses = link.addresses if link else frozenset[Address]()
+                yield slot, OutputPlan(output, _ifindex(output, links), addresses)
+
+
+def _hashes(name: str, active: Iterable[Rule]) -> frozenset[int]:
+    return frozenset(
+        rule_hash(rule.input.address, rule.input.port) for rule in active if rule.interface == name
+    )
+
+
+def memberships_for(rule: Rule, links: Mapping[str, Link]) -> set[Membership]:
+    """
+    Say what must be joined for a rule whose interface exists.
+
+    A rule for some sources joins them also beside one for any source, which does no harm.
+    """
+    endpoint = rule.input
+    if not endpoint.is_multicast:
+        return set()
+    return memberships_of(rule.interface, links[rule.interface].index, endpoint.address, endpoint.sources)
+
+
+def port_hold_for(rule: Rule, links: Mapping[str, Link]) -> set[PortHold]:
+    """Say which port must be held for a rule whose interface exists."""
+    endpoint = rule.input
+    if endpoint.is_multicast:
+        return set()
+    return {PortHold(links[rule.interface].index, endpoint.address, endpoint.port)}

@@ -1,0 +1,130 @@
+"""
+From what should be and what is to the next steps: a pure function.
+
+It is called again and again until it has nothing more to ask for.  The order of the steps keeps packets
+whole: sockets are opened with filters that let nothing pass, tables follow, and only when every worker has
+acknowledged its table do the filters open; what is to go loses its filter first, then its place in the
+tables, then its sockets and counters.
+"""
+
+from collections.abc import Iterator
+
+from mcr.supervisor.actions import (
+    Action,
+    CloseOutput,
+    CloseRings,
+    GiveOutputs,
+    GiveRings,
+    GiveShare,
+    HoldPort,
+    Join,
+    KillWorker,
+    Leave,
+    OpenOutput,
+    OpenRings,
+    ReleasePort,
+    ReleaseSlots,
+    SetFilter,
+    StartWorker,
+)
+from mcr.supervisor.layout import Layout
+from mcr.supervisor.lifecycle import WorkerState
+from mcr.supervisor.state import State, Worker
+
+# A worker that has not proven itself or acknowledged a share by then is taken for hung.
+ANSWER_DEADLINE_S = 5.0
+
+
+def reconcile(layout: Layout, state: State, now_s: float) -> list[Action]:
+    """Give the steps of the first phase that has any; none: settled, or waiting for workers."""
+    for phase in (_workers, _open, _narrow_filters, _tables):
+        actions = [action for action in phase(layout, state, now_s) if action not in state.failures]
+        if actions:
+            return actions
+    if waits(state):
+        return []
+    return [action for action in _finish(layout, state) if action not in state.failures]
+
+
+def waits(state: State) -> bool:
+    """Say whether a worker is about to become ready, or to acknowledge its share."""
+    return any(
+        worker.state is WorkerState.STARTING
+        or (worker.state is WorkerState.READY and worker.waits_for_answer)
+        for worker in state.workers
+    )
+
+
+def _workers(_layout: Layout, state: State, now_s: float) -> Iterator[Action]:
+    for worker in state.workers:
+        if worker.state is WorkerState.DOWN and now_s >= worker.start_at_s:
+            yield StartWorker(worker.number)
+        elif worker.state is WorkerState.STARTING and now_s >= worker.since_s + ANSWER_DEADLINE_S:
+            yield KillWorker(worker.number, "not ready in time")
+        elif worker.state is WorkerState.READY and worker.waits_for_answer:
+            if now_s >= worker.sent_at_s + ANSWER_DEADLINE_S:
+                yield KillWorker(worker.number, "share not acknowledged in time")
+
+
+def _open(layout: Layout, state: State, _now_s: float) -> Iterator[Action]:
+    for plan in layout.interfaces.values():
+        if plan.link.index not in state.interfaces:
+            yield OpenRings(plan)
+    for slot, plan in layout.outputs.items():
+        if slot not in state.outputs or state.outputs[slot].plan != plan:
+            yield OpenOutput(slot, plan)
+
+
+def _wanted_hashes(layout: Layout, state: State, ifindex: int) -> frozenset[int]:
+    """An interface that came back under its old name and a new index has left its old index for good."""
+    name = state.interfaces[ifindex].plan.link.name
+    wanted = layout.interfaces.get(name)
+    return layout.filters[name] if wanted and wanted.link.index == ifindex else frozenset()
+
+
+def _narrow_filters(layout: Layout, state: State, _now_s: float) -> Iterator[Action]:
+    for ifindex, interface in state.interfaces.items():
+        kept = interface.hashes & _wanted_hashes(layout, state, ifindex)
+        if kept != interface.hashes:
+            yield SetFilter(ifindex, kept)
+
+
+def _tables(layout: Layout, state: State, _now_s: float) -> Iterator[Action]:
+    for worker in state.workers:
+        if worker.state is WorkerState.READY:
+            yield from _table_of(worker, layout, state)
+
+
+def _table_of(worker: Worker, layout: Layout, state: State) -> Iterator[Action]:
+    share = layout.shares[worker.number]
+    rings = {placed.ifindex for placed in share.rules} - worker.rings
+    if rings:
+        yield GiveRings(worker.number, tuple(sorted(rings)))
+    slots = {output.slot for placed in share.rules for output in placed.outputs}
+    new = [
+        slot
+        for slot in sorted(slots & state.outputs.keys())
+        if worker.outputs.get(slot) is not state.outputs[slot].plan
+    ]
+    if new:
+        yield GiveOutputs(worker.number, tuple(new))
+    if worker.share != share:
+        yield GiveShare(worker.number, share)
+
+
+def _finish(layout: Layout, state: State) -> Iterator[Action]:
+    """Every table is in place: open filters and memberships, and close what nobody uses any more."""
+    for ifindex, interface in state.interfaces.items():
+        wanted = _wanted_hashes(layout, state, ifindex)
+        if interface.hashes != wanted:
+            yield SetFilter(ifindex, wanted)
+    held = state.memberships.held()
+    yield from (Leave(membership) for membership in sorted(held - layout.memberships, key=str))
+    yield from (Join(membership) for membership in sorted(layout.memberships - held, key=str))
+    yield from (ReleasePort(hold) for hold in state.holds.keys() - layout.holds)
+    yield from (HoldPort(hold) for hold in layout.holds - state.holds.keys())
+    yield from (CloseOutput(slot) for slot in state.outputs.keys() - layout.outputs.keys())
+    wanted_indexes = {plan.link.index for plan in layout.interfaces.values()}
+    yield from (CloseRings(ifindex) for ifindex in state.interfaces.keys() - wanted_indexes)
+    if state.slots.leaving:
+        yield ReleaseSlots()

@@ -1,0 +1,246 @@
+"""
+The sockets that workers are given.
+
+Source: packet(7), ip(7), ipv6(7), udp(7), linux/if_packet.h; the order of steps is forced by
+net/packet/af_packet.c, as said at each.
+"""
+
+import ctypes
+import errno
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from mcr.errors import KernelError
+from mcr.model import bpf
+from mcr.model.link import Link
+from mcr.model.rule import Output
+from mcr.model.steering import Steering
+
+SOL_PACKET = 263
+PACKET_RX_RING, PACKET_STATISTICS, PACKET_COPY_THRESH, PACKET_VERSION = 5, 6, 7, 10
+PACKET_VNET_HDR, PACKET_FANOUT, PACKET_FANOUT_DATA, PACKET_IGNORE_OUTGOING = 15, 18, 22, 23
+TPACKET_V2 = 1
+FANOUT_CPU, FANOUT_CBPF = 2, 6
+FANOUT_FLAG_UNIQUEID, FANOUT_FLAG_DEFRAG = 0x2000, 0x8000
+ETH_P_ALL = 0x0003
+
+SO_ATTACH_FILTER, SO_RCVBUFFORCE, SO_SNDBUFFORCE, SO_BINDTOIFINDEX = 26, 33, 32, 62
+IP_MTU_DISCOVER, IP_PMTUDISC_DONT, IP_RECVERR = 10, 0, 11
+IPV6_MTU_DISCOVER, IPV6_RECVERR = 23, 25
+
+RING_BYTES = 32 << 20
+# TPACKET2_HDRLEN, struct virtio_net_hdr, alignment and the longest link header with two VLAN tags.
+FRAME_OVERHEAD_BYTES = 128
+SMALLEST_FRAME_BYTES = 2048
+PAGE_BYTES = 4096
+LARGEST_MTU = 9216
+BLOCK_BYTES = 1 << 16
+# Frames longer than a ring frame wait here whole.
+COPY_QUEUE_BYTES = 16 << 20
+SEND_QUEUE_BYTES = 8 << 20
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class RingShape:
+    """A receive ring: *frames* of *frame_bytes* each, without gaps."""
+
+    frame_bytes: int
+    frames: int
+
+    @property
+    def bytes(self) -> int:
+        """Give the memory it takes."""
+        return self.frame_bytes * self.frames
+
+
+def ring_shape(mtu: int) -> RingShape:
+    """
+    Fit frames to the MTU and their number to `RING_BYTES`.
+
+    Longer frames (super-frames, reassembled datagrams) are handed over beside the ring.
+    """
+    needed = min(mtu, LARGEST_MTU) + FRAME_OVERHEAD_BYTES
+    pages = -(-needed // PAGE_BYTES) * PAGE_BYTES
+    frame_bytes = SMALLEST_FRAME_BYTES if needed <= SMALLEST_FRAME_BYTES else pages
+    per_block = max(1, BLOCK_BYTES // frame_bytes)
+    return RingShape(frame_bytes, RING_BYTES // (frame_bytes * per_block) * per_block)
+
+
+def open_rings(link: Link, workers: int, steering: Steering) -> list[socket.socket]:
+    """
+    Open one packet socket per worker, all members of one fanout group in the order of the workers.
+
+    No frame passes their filters yet.
+
+    Raises:
+        KernelError: a step was refused; nothing stays open.
+    """
+    rings: list[socket.socket] = []
+    try:
+        for _ in range(workers):
+            ring = _naming("open ring on", link.name, _open_ring)(link, ring_shape(link.mtu))
+            rings.append(ring)
+            _naming("join fanout on", link.name, _join_fanout)(ring, rings[0], steering)
+    except KernelError:
+        for ring in rings:
+            ring.close()
+        raise
+    return rings
+
+
+def set_filter(ring: socket.socket, program: bpf.Program) -> None:
+    """
+    Replace the filter of a packet socket in one step.
+
+    Raises:
+        KernelError: the kernel refuses the program.
+    """
+    _naming("set filter of", "ring", _attach)(ring, socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+
+
+def read_kernel_drops(ring: socket.socket) -> int:
+    """Give the frames that found no room since the last call (struct tpacket_stats; reading resets it)."""
+    _, drops = struct.unpack("=II", ring.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
+    return int(drops)
+
+
+def open_output(output: Output, ifindex: int) -> socket.socket:
+    """
+    Open a UDP socket connected to an output's destination; *ifindex* 0 lets the routing table decide.
+
+    Raises:
+        KernelError: no route, no usable source address, or a refused option.
+    """
+    return _naming("open output", str(output.to), _open_output)(output, ifindex)
+
+
+def hold_port(ifindex: int, address: str, port: int, family: socket.AddressFamily) -> socket.socket:
+    """
+    Occupy a UDP port that a unicast rule takes its input from, so that the host does not answer its packets
+    with ICMP port unreachable; the socket keeps nothing.
+
+    Raises:
+        KernelError: the address is not this host's, or the port is taken.
+    """
+    return _naming("hold port", f"{address}:{port}", _hold_port)(ifindex, address, port, family)
+
+
+def _naming(operation: str, subject: str, step: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Turn what the kernel refuses within *step* into a `KernelError` that names the object."""
+
+    @wraps(step)
+    def named(*arguments: Arguments.args, **keywords: Arguments.kwargs) -> Result:
+        try:
+            return step(*arguments, **keywords)
+        except OSError as error:
+            raise KernelError(operation, subject, error.errno or errno.EIO) from error
+
+    return named
+
+
+def _open_ring(link: Link, shape: RingShape) -> socket.socket:
+    """
+    Open with protocol 0 so that nothing is queued before the filter stands, and bind last.
+
+    Fanout can only be joined after the bind (fanout_add wants po->num), so the filter keeps nothing until the
+    workers have their tables.
+    """
+    ring = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    try:
+        _attach(ring, socket.SOL_SOCKET, SO_ATTACH_FILTER, bpf.nothing())
+        for option, value in (
+            (PACKET_VERSION, TPACKET_V2),
+            (PACKET_VNET_HDR, 1),
+            (PACKET_COPY_THRESH, 1),
+            (PACKET_IGNORE_OUTGOING, 1),
+        ):
+            ring.setsockopt(SOL_PACKET, option, value)
+        ring.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, COPY_QUEUE_BYTES)
+        per_block = max(1, BLOCK_BYTES // shape.frame_bytes)
+        request = (per_block * shape.frame_bytes, shape.frames // per_block, shape.frame_bytes, shape.frames)
+        ring.setsockopt(SOL_PACKET, PACKET_RX_RING, struct.pack("=IIII", *request))
+        ring.bind((link.name, ETH_P_ALL))
+    except OSError:
+        ring.close()
+        raise
+    return ring
+
+
+def _join_fanout(ring: socket.socket, first: socket.socket, steering: Steering) -> None:
+    """Let the first member find a free group number, and the others use it."""
+    kind = FANOUT_CPU if steering is Steering.CPU else FANOUT_CBPF
+    kind |= FANOUT_FLAG_DEFRAG
+    if ring is first:
+        ring.setsockopt(SOL_PACKET, PACKET_FANOUT, struct.pack("=I", (kind | FANOUT_FLAG_UNIQUEID) << 16))
+    else:
+        group = first.getsockopt(SOL_PACKET, PACKET_FANOUT) & 0xFFFF
+        ring.setsockopt(SOL_PACKET, PACKET_FANOUT, struct.pack("=I", kind << 16 | group))
+    if ring is first and steering is not Steering.CPU:
+        _attach(ring, SOL_PACKET, PACKET_FANOUT_DATA, bpf.steering_program())
+
+
+def _attach(target: socket.socket, level: int, option: int, program: bpf.Program) -> None:
+    """Hand over a struct sock_fprog, which points to the instructions."""
+    instructions = ctypes.create_string_buffer(bpf.packed(program))
+    target.setsockopt(level, option, struct.pack("HP", len(program), ctypes.addressof(instructions)))
+
+
+def _open_output(output: Output, ifindex: int) -> socket.socket:
+    address, port = output.to.address, output.to.port
+    ipv6 = address.version == 6  # noqa: PLR2004 - the version of IP
+    sender = socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        _attach(sender, socket.SOL_SOCKET, SO_ATTACH_FILTER, bpf.nothing())  # answers are not for us
+        sender.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, SEND_QUEUE_BYTES)
+        if ifindex:
+            sender.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, ifindex)
+        for level, option, value in _ipv6_options(ifindex) if ipv6 else _ipv4_options(ifindex):
+            sender.setsockopt(level, option, value)
+        sender.connect((str(address), port, 0, ifindex) if ipv6 else (str(address), port))
+    except OSError:
+        sender.close()
+        raise
+    return sender
+
+
+def _ipv4_options(ifindex: int) -> list[tuple[int, int, int | bytes]]:
+    """
+    Leave by the interface, not back to ourselves, in fragments where the MTU demands it, and report full queues.
+
+    Without IP_RECVERR the kernel drops at a full device queue and says nothing (udp_send_skb).
+    """
+    return [
+        (socket.IPPROTO_IP, socket.IP_MULTICAST_IF, struct.pack("=4s4si", bytes(4), bytes(4), ifindex)),
+        (socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0),
+        (socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT),
+        (socket.IPPROTO_IP, IP_RECVERR, 1),
+    ]
+
+
+def _ipv6_options(ifindex: int) -> list[tuple[int, int, int | bytes]]:
+    """Do for IPv6 what `_ipv4_options` does for IPv4."""
+    return [
+        (socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, ifindex),
+        (socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 0),
+        (socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_DONT),
+        (socket.IPPROTO_IPV6, IPV6_RECVERR, 1),
+    ]
+
+
+def _hold_port(ifindex: int, address: str, port: int, family: socket.AddressFamily) -> socket.socket:
+    holder = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        _attach(holder, socket.SOL_SOCKET, SO_ATTACH_FILTER, bpf.nothing())
+        holder.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, ifindex)
+        holder.bind((address, port))
+    except OSError:
+        holder.close()
+        raise
+    return holder

@@ -1,0 +1,1 @@
+"""Where events come from; they only say "look again"."""

@@ -1,0 +1,106 @@
+"""What the supervisor knows: the rules that should be, and what it has open.  Only `perform` changes the latter."""
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mcr.model.link import Link
+from mcr.model.ruleset import Ruleset
+from mcr.model.share import Share
+from mcr.supervisor.actions import Action
+from mcr.supervisor.counters import CounterFile
+from mcr.supervisor.layout import InterfacePlan, OutputPlan, PortHold, Wishes
+from mcr.supervisor.lifecycle import WorkerState
+from mcr.supervisor.memberships import Memberships
+from mcr.supervisor.slots import SlotBook, SlotPool
+from mcr.supervisor.sockets import RingShape
+from mcr.supervisor.workers import WorkerProcess
+from mcr.wire.counters import MAX_INTERFACES
+
+
+@dataclass(slots=True)
+class OpenInterface:
+    """
+    An interface with its packet sockets.
+
+    Attributes:
+        rings: by worker number.
+        hashes: of the destinations that pass the filter.
+        kernel_dropped: frames that found no room so far.
+    """
+
+    plan: InterfacePlan
+    slot: int
+    shape: RingShape
+    rings: list[socket.socket]
+    hashes: frozenset[int] = frozenset()
+    kernel_dropped: int = 0
+
+
+@dataclass(slots=True)
+class OpenedOutput:
+    """A socket, and the plan that it was opened for."""
+
+    plan: OutputPlan
+    socket: socket.socket
+
+
+@dataclass(slots=True)
+class Worker:
+    """
+    One worker over all its processes.
+
+    Attributes:
+        cpu: that it is pinned to.
+        start_at_s: monotonic time before which it is not started again.
+        since_s: monotonic time at which its state began.
+        rings: ifindexes given to the present process.
+        outputs: plans of the sockets given to the present process, by slot.
+        share, generation: the last share sent.
+        installed: generation and digest that the process acknowledged.
+    """
+
+    number: int
+    cpu: int
+    counters: CounterFile
+    state: WorkerState = WorkerState.DOWN
+    process: WorkerProcess | None = None
+    start_at_s: float = 0.0
+    since_s: float = 0.0
+    backoff_s: float = 0.0
+    restarts: int = 0
+    rings: set[int] = field(default_factory=set)
+    outputs: dict[int, OutputPlan] = field(default_factory=dict)
+    share: Share | None = None
+    generation: int = 0
+    sent_at_s: float = 0.0
+    installed: tuple[int, int] | None = None
+
+    @property
+    def waits_for_answer(self) -> bool:
+        """Say whether a share was sent that is not acknowledged yet."""
+        return self.share is not None and (self.installed is None or self.installed[0] != self.generation)
+
+
+@dataclass(slots=True)
+class State:
+    """
+    All of it.
+
+    Attributes:
+        interfaces: by ifindex.
+        outputs: by slot.
+        failures: steps that the kernel refused since the last look at the world, and why.
+    """
+
+    wishes: Wishes
+    workers: list[Worker]
+    memberships: Memberships
+    rules: Ruleset = field(default_factory=Ruleset)
+    links: Mapping[str, Link] = field(default_factory=dict)
+    slots: SlotBook = field(default_factory=SlotBook)
+    interface_slots: SlotPool = field(default_factory=lambda: SlotPool(MAX_INTERFACES))
+    interfaces: dict[int, OpenInterface] = field(default_factory=dict)
+    outputs: dict[int, OpenedOutput] = field(default_factory=dict)
+    holds: dict[PortHold, socket.socket] = field(default_factory=dict)
+    failures: dict[Action, str] = field(default_factory=dict)

@@ -1,0 +1,193 @@
+"""What the daemon tells about itself: documents made from the state and the shared counters."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+import psutil
+
+from mcr.model.rule import Output, Rule, RuleId
+from mcr.model.stats import total_interface, total_output, total_rule
+from mcr.model.steering import Steering
+from mcr.supervisor.actions import Action, HoldPort, Join, OpenOutput, OpenRings
+from mcr.supervisor.layout import Layout, memberships_for, port_hold_for, why_output_pending
+from mcr.supervisor.sockets import read_kernel_drops
+from mcr.supervisor.state import OpenInterface, State, Worker
+from mcr.wire.counters import Snapshot
+from mcr.wire.documents import (
+    InterfaceDocument,
+    InterfaceStats,
+    OutputDocument,
+    OutputStats,
+    RuleDocument,
+    RuleStats,
+    StatsDocument,
+    WorkerDocument,
+    ttl_to_wire,
+)
+from mcr.wire.share import share_digest
+
+
+class Report:
+    """Describes one moment; make a new one for every answer."""
+
+    def __init__(self, state: State, layout: Layout) -> None:
+        self._state = state
+        self._layout = layout
+
+    def rules(self, rules: Iterable[Rule]) -> list[RuleDocument]:
+        """Describe rules, and what keeps them or their outputs from working."""
+        holders = self._holders()
+        return [self._rule(rule, holders.get(rule.id, [])) for rule in rules]
+
+    def stats(self, rules: Iterable[Rule]) -> StatsDocument:
+        """Read all counters, each worker's at one moment."""
+        state, book = self._state, self._state.slots
+        snapshots = [
+            worker.counters.snapshot(book.rules.used_up_to, book.outputs.used_up_to)
+            for worker in state.workers
+        ]
+        return {
+            "consistent": all(snapshot.consistent for snapshot in snapshots),
+            "interfaces": [_interface_stats(interface, snapshots) for interface in state.interfaces.values()],
+            "rules": [self._rule_stats(rule, snapshots) for rule in rules],
+        }
+
+    def worker(self, worker: Worker) -> WorkerDocument:
+        """Describe a worker; its digest is the one that its table had at its last heartbeat."""
+        share = self._layout.shares[worker.number]
+        rings = [self._state.interfaces[index] for index in worker.rings if index in self._state.interfaces]
+        ring_bytes = sum(interface.shape.bytes for interface in rings)
+        resident_bytes, cpu_seconds = _usage(worker, ring_bytes)
+        header = worker.counters.header()
+        return {
+            "worker": worker.number,
+            "pid": worker.process.pid if worker.process else None,
+            "cpu": worker.cpu,
+            "state": worker.state.value,
+            "since_s": round(time.monotonic() - worker.since_s, 3),
+            "restarts": worker.restarts,
+            "rules": len(share.rules),
+            "expected_digest": f"{share_digest(share):016x}",
+            "installed_digest": f"{header.digest:016x}" if worker.installed else None,
+            "generation": header.generation if worker.installed else 0,
+            "resident_bytes": resident_bytes,
+            "ring_bytes": ring_bytes,
+            "cpu_seconds": cpu_seconds,
+        }
+
+    def interface(self, interface: OpenInterface) -> InterfaceDocument:
+        """Describe an interface that rules listen to."""
+        link, shape = interface.plan.link, interface.shape
+        present = self._state.links.get(link.name)
+        active = [rule for rule in self._state.rules if rule.interface == link.name]
+        held = self._state.memberships.held()
+        return {
+            "name": link.name,
+            "index": link.index,
+            "mtu": present.mtu if present else None,
+            "state": "missing" if present is None else "up" if present.up else "down",
+            "workers": [worker.number for worker in self._state.workers if link.index in worker.rings],
+            "steering": "cpu" if interface.plan.steering is Steering.CPU else "hash",
+            "reason": interface.plan.reason,
+            "receive_queues": link.receive_queues,
+            "rules": len([rule for rule in active if rule.id not in self._layout.pending]),
+            "memberships": sorted(str(one) for one in held if one.ifindex == link.index),
+            "ring": {"frames": shape.frames, "frame_bytes": shape.frame_bytes, "bytes": shape.bytes},
+        }
+
+    def _holders(self) -> Mapping[RuleId, list[int]]:
+        holders: dict[RuleId, list[int]] = {}
+        for number, share in enumerate(self._layout.shares):
+            for placed in share.rules:
+                holders.setdefault(placed.rule.id, []).append(number)
+        return holders
+
+    def _rule(self, rule: Rule, workers: list[int]) -> RuleDocument:
+        reason = self._why_pending(rule)
+        slots = self._state.slots[rule.id].outputs
+        return {
+            "id": rule.id,
+            "name": rule.name,
+            "from": str(rule.input),
+            "origin": rule.origin.value,
+            "state": "pending" if reason else "active",
+            "reason": reason,
+            "workers": workers,
+            "allow_link_local": rule.allow_link_local,
+            "outputs": [self._output(output, slot) for output, slot in zip(rule.outputs, slots, strict=True)],
+        }
+
+    def _why_pending(self, rule: Rule) -> str | None:
+        """Name what is missing, or the refused step that the rule depends on."""
+        if rule.id in self._layout.pending:
+            return self._layout.pending[rule.id]
+        plan = self._layout.interfaces[rule.interface]
+        steps: list[Action] = [OpenRings(plan)]
+        steps += [Join(membership) for membership in memberships_for(rule, self._state.links)]
+        steps += [HoldPort(hold) for hold in port_hold_for(rule, self._state.links)]
+        refused = next((self._state.failures[step] for step in steps if step in self._state.failures), None)
+        return refused or (None if plan.link.up else f"interface {rule.interface} is down")
+
+    def _output(self, output: Output, slot: int) -> OutputDocument:
+        pending = why_output_pending(output, self._state.links)
+        plan = self._layout.outputs.get(slot)
+        failing = self._state.failures.get(OpenOutput(slot, plan)) if plan else None
+        return {
+            "to": str(output.to),
+            "ttl": ttl_to_wire(output.ttl),
+            "state": "pending" if pending else "failing" if failing else "active",
+            "reason": pending or failing,
+        }
+
+    def _rule_stats(self, rule: Rule, snapshots: Sequence[Snapshot]) -> RuleStats:
+        slots = self._state.slots[rule.id]
+        counted = total_rule(snapshot.rule(slots.rule) for snapshot in snapshots)
+        reason = self._why_pending(rule)
+        return {
+            "id": rule.id,
+            "name": rule.name,
+            "from": str(rule.input),
+            "state": "pending" if reason else "active",
+            "reason": reason,
+            "matched": counted.matched,
+            "bytes": counted.bytes,
+            "outputs": [
+                _output_stats(output, slot, snapshots)
+                for output, slot in zip(rule.outputs, slots.outputs, strict=True)
+            ],
+        }
+
+
+def _interface_stats(interface: OpenInterface, snapshots: Sequence[Snapshot]) -> InterfaceStats:
+    """The kernel's count of drops starts anew with every reading, so it is added up here."""
+    interface.kernel_dropped += sum(read_kernel_drops(ring) for ring in interface.rings)
+    counted = total_interface(snapshot.interface(interface.slot) for snapshot in snapshots)
+    return {
+        "name": interface.plan.link.name,
+        "received": counted.received,
+        "matched": counted.matched,
+        "ignored": dict(counted.ignored),
+        "kernel_dropped": interface.kernel_dropped,
+    }
+
+
+def _output_stats(output: Output, slot: int, snapshots: Sequence[Snapshot]) -> OutputStats:
+    counted = total_output(snapshot.output(slot) for snapshot in snapshots)
+    return {
+        "to": str(output.to),
+        "sent": counted.sent,
+        "bytes": counted.bytes,
+        "not_sent": dict(counted.not_sent),
+    }
+
+
+def _usage(worker: Worker, ring_bytes: int) -> tuple[int | None, float | None]:
+    """Give resident memory without the rings, which the kernel counts as the worker's, and CPU time."""
+    if worker.process is None:
+        return None, None
+    try:
+        process = psutil.Process(worker.process.pid)
+        times = process.cpu_times()
+        return max(0, process.memory_info().rss - ring_bytes), times.user + times.system
+    except psutil.Error:
+        return None, None

@@ -1,0 +1,94 @@
+"""A worker's process as the supervisor sees it: its channel, its end."""
+
+import asyncio
+import os
+from collections.abc import Callable
+
+from mcr.errors import PeerError
+from mcr.runtime.channel import Channel, channel_pair
+from mcr.runtime.spawn import spawn
+from mcr.wire import worker as wire
+
+SEND_DEADLINE_S = 2.0
+
+
+class WorkerProcess:
+    """A running process and the supervisor's end of its channel."""
+
+    def __init__(self, process: asyncio.subprocess.Process, channel: Channel) -> None:
+        self._process = process
+        self._channel = channel
+
+    @classmethod
+    async def start(cls) -> "WorkerProcess":
+        """Start a process that waits for its hello."""
+        ours, theirs = channel_pair()
+        ours.setblocking(False)
+        with theirs:
+            process = await spawn("worker", [str(theirs.fileno())], theirs.fileno())
+        return cls(process, Channel(ours))
+
+    @property
+    def pid(self) -> int:
+        """Give the process id."""
+        return self._process.pid
+
+    def listen(self, heard: Callable[[wire.FromWorker], None], failed: Callable[[PeerError], None]) -> None:
+        """Call *heard* for every message; on the first breach of the protocol call *failed* and listen no more."""
+        asyncio.get_running_loop().add_reader(self._channel.fileno(), self._read, heard, failed)
+
+    async def send(self, message: wire.ToWorker, descriptors: list[int]) -> None:
+        """
+        Send one message with descriptors, which stay the caller's.
+
+        Raises:
+            PeerError: the worker does not take it.
+        """
+        await self._channel.send_soon(message, descriptors, SEND_DEADLINE_S)
+
+    async def send_file(self, message: wire.ToWorker, content: bytes) -> None:
+        """
+        Send one message with a memory file of *content*.
+
+        Raises:
+            PeerError: the worker does not take it.
+        """
+        descriptor = os.memfd_create("mcr-share", os.MFD_CLOEXEC)
+        try:
+            with os.fdopen(os.dup(descriptor), "wb") as file:
+                file.write(content)
+            await self.send(message, [descriptor])
+        finally:
+            os.close(descriptor)
+
+    async def wait(self) -> int:
+        """Wait for the end of the process; give its exit status, negative for a signal."""
+        return await self._process.wait()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        try:
+            self._process.kill()
+        except ProcessLookupError:
+            return
+
+    def hang_up(self) -> None:
+        """Close the channel: the worker ends when it sees that."""
+        if self._channel.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._channel.fileno())
+            self._channel.close()
+
+    def _read(self, heard: Callable[[wire.FromWorker], None], failed: Callable[[PeerError], None]) -> None:
+        try:
+            message, descriptors = self._channel.receive()
+            for descriptor in descriptors:
+                os.close(descriptor)
+            if not isinstance(message, wire.Ready | wire.Installed):
+                raise PeerError(f"got a message of kind {message.kind!r}, expected ready or installed")
+        except BlockingIOError:
+            return
+        except PeerError as error:
+            self.hang_up()
+            failed(error)
+            return
+        heard(message)

@@ -1,0 +1,1 @@
+"""Bytes to values and back: both ends of a channel import the same module."""

@@ -1,0 +1,186 @@
+"""
+The forms in which the daemon describes things, and a rule as a request describes it.
+
+They are what ``mcrctl --json`` prints. A reader ignores keys that it does not know.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, NotRequired, TypedDict, cast
+
+from mcr.model.endpoint import Endpoint, parse_address, parse_endpoint
+from mcr.model.rule import Origin, Output, Rule, Ttl, TtlPolicy
+
+
+class OutputDocument(TypedDict):
+    """One output of a rule."""
+
+    to: str
+    ttl: str | int
+    state: Literal["active", "pending", "failing"]
+    reason: str | None
+
+
+RuleDocument = TypedDict(
+    "RuleDocument",
+    {
+        "id": str,
+        "name": str,
+        "from": str,
+        "origin": str,
+        "state": Literal["active", "pending"],
+        "reason": str | None,
+        "workers": list[int],
+        "allow_link_local": bool,
+        "outputs": list[OutputDocument],
+    },
+)
+
+
+class RemovedDocument(TypedDict):
+    """What ``rule.del`` answers."""
+
+    id: str
+    name: str
+
+
+class InterfaceStats(TypedDict):
+    """Counts of frames on one input interface since the daemon started."""
+
+    name: str
+    received: int
+    matched: int
+    ignored: dict[str, int]
+    kernel_dropped: int
+
+
+class OutputStats(TypedDict):
+    """Counts of one output's datagrams, and of their payload bytes, since the rule was added."""
+
+    to: str
+    sent: int
+    bytes: int
+    not_sent: dict[str, int]
+
+
+RuleStats = TypedDict(
+    "RuleStats",
+    {
+        "id": str,
+        "name": str,
+        "from": str,
+        "state": Literal["active", "pending"],
+        "reason": str | None,
+        "matched": int,
+        "bytes": int,
+        "outputs": list[OutputStats],
+    },
+)
+
+
+class StatsDocument(TypedDict):
+    """All counters; *consistent* says that the conservation laws hold in this reading."""
+
+    consistent: bool
+    interfaces: list[InterfaceStats]
+    rules: list[RuleStats]
+
+
+class WorkerDocument(TypedDict):
+    """One worker; digests are 16 hexadecimal digits, or None as long as there is none."""
+
+    worker: int
+    pid: int | None
+    cpu: int
+    state: str
+    since_s: float
+    restarts: int
+    rules: int
+    expected_digest: str | None
+    installed_digest: str | None
+    generation: int
+    resident_bytes: int | None
+    ring_bytes: int
+    cpu_seconds: float | None
+
+
+class RingDocument(TypedDict):
+    """One worker's receive ring on an interface."""
+
+    frames: int
+    frame_bytes: int
+    bytes: int
+
+
+class InterfaceDocument(TypedDict):
+    """One interface that a rule names; *index* and *mtu* are None while it does not exist."""
+
+    name: str
+    index: int | None
+    mtu: int | None
+    state: str
+    workers: list[int]
+    steering: Literal["cpu", "hash"]
+    reason: str
+    receive_queues: int
+    rules: int
+    memberships: list[str]
+    ring: RingDocument
+
+
+class VersionDocument(TypedDict):
+    """What the daemon is, and which protocol it speaks."""
+
+    version: str
+    protocol: int
+
+
+class OutputParams(TypedDict):
+    """One output in ``rule.add``."""
+
+    to: str
+    ttl: NotRequired[str | int]
+
+
+def rule_to_params(rule: Rule) -> dict[str, object]:
+    """Give the parameters of the ``rule.add`` that makes *rule*; its origin is not among them."""
+    params: dict[str, object] = {
+        "from": str(rule.input),
+        "to": [{"to": str(output.to), "ttl": ttl_to_wire(output.ttl)} for output in rule.outputs],
+    }
+    if rule.name != rule.id:
+        params["name"] = rule.name
+    if rule.allow_link_local:
+        params["allow_link_local"] = True
+    return params
+
+
+def rule_from_params(params: Mapping[str, object], origin: Origin = Origin.CONTROL) -> Rule:
+    """
+    Make the rule that *params* of ``rule.add`` ask for; their form has been checked.
+
+    Raises:
+        UsageError: an endpoint is malformed, or the parts do not make a rule.
+    """
+    given = parse_endpoint(cast("str", params["from"]))
+    more = [parse_address(text) for text in cast("list[str]", params.get("sources", []))]
+    outputs = cast("list[OutputParams]", params["to"])
+    return Rule(
+        input=Endpoint(given.address, given.port, given.interface, (*given.sources, *more)),
+        outputs=tuple(
+            Output(parse_endpoint(output["to"]), ttl_from_wire(output.get("ttl", "auto")))
+            for output in outputs
+        ),
+        name=cast("str", params.get("name", "")),
+        origin=origin,
+        allow_link_local=cast("bool", params.get("allow_link_local", False)),
+    )
+
+
+def ttl_to_wire(ttl: Ttl) -> str | int:
+    """Give the policy's name, or the number."""
+    return ttl.value if isinstance(ttl, TtlPolicy) else ttl
+
+
+def ttl_from_wire(value: str | int) -> Ttl:
+    """Read what `forms.is_ttl` accepts."""
+    return TtlPolicy(value) if isinstance(value, str) else value

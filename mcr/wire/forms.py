@@ -1,0 +1,113 @@
+"""
+Forms that the parameters of a request must have.
+
+A form lists everything that is wrong with a value, each with the path to it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from mcr.model.rule import TtlPolicy
+
+MAX_TEXT_CHARACTERS = 4096  # an endpoint with 64 IPv6 sources has 2600
+TTL_SYNTAX = "auto, keep, decrement or 1 to 255"
+
+
+class Form(Protocol):
+    """What a value must look like."""
+
+    def problems(self, value: object, path: str) -> Iterator[str]:
+        """Give ``path: got X, expected Y`` for everything that is wrong with *value*."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A string of 1 to `MAX_TEXT_CHARACTERS` characters."""
+
+    expected: str
+
+    def problems(self, value: object, path: str) -> Iterator[str]:
+        """See `Form`."""
+        if not isinstance(value, str) or not 1 <= len(value) <= MAX_TEXT_CHARACTERS:
+            yield f"{path}: got {show(value)}, expected {self.expected}"
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """True or false."""
+
+    def problems(self, value: object, path: str) -> Iterator[str]:
+        """See `Form`."""
+        if not isinstance(value, bool):
+            yield f"{path}: got {show(value)}, expected true or false"
+
+
+@dataclass(frozen=True, slots=True)
+class TtlForm:
+    """A policy's name, or a number of one byte that is not 0."""
+
+    def problems(self, value: object, path: str) -> Iterator[str]:
+        """See `Form`."""
+        if not is_ttl(value):
+            yield f"{path}: got {show(value)}, expected {TTL_SYNTAX}"
+
+
+@dataclass(frozen=True, slots=True)
+class ListOf:
+    """A list of 0 to *most* values of one form."""
+
+    item: Form
+    most: int
+
+    def problems(self, value: object, path: str) -> Iterator[str]:
+        """See `Form`."""
+        if not isinstance(value, list) or len(value) > self.most:
+            yield f"{path}: got {show(value)}, expected a list of at most {self.most}"
+            return
+        for position, item in enumerate(value):
+            yield from self.item.problems(item, f"{path}[{position}]")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A map that has all keys of *required*, maybe some of *optional*, and no other."""
+
+    required: Mapping[str, Form]
+    optional: Mapping[str, Form]
+
+    def problems(self, value: object, path: str) -> Iterator[str]:
+        """See `Form`."""
+        forms = {**self.required, **self.optional}
+        if not isinstance(value, dict):
+            yield f"{path}: got {show(value)}, expected a map with {', '.join(forms) or 'no key'}"
+            return
+        for key, item in value.items():
+            if key in forms:
+                yield from forms[key].problems(item, f"{path}.{key}")
+            else:
+                yield f"{path}.{key}: got an unknown key, expected {', '.join(forms) or 'none'}"
+        for key in self.required:
+            if key not in value:
+                yield f"{path}.{key}: got nothing, expected it to be given"
+
+
+def is_ttl(value: object) -> bool:
+    """Say whether *value* is a policy's name or a number from 1 to 255."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return False
+    return value in set(TtlPolicy) if isinstance(value, str) else 1 <= value <= 255
+
+
+def show(value: object) -> str:
+    """Show a value in an error message, in at most 80 characters."""
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    if isinstance(value, dict):
+        return "a map"
+    named = {None: "null", True: "true", False: "false"}
+    if value is None or isinstance(value, bool):
+        return named[value]
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,105 @@
+"""
+Messages between the supervisor and a worker: one msgpack map per SOCK_SEQPACKET packet, descriptors beside it.
+
+::
+
+    supervisor -> worker   hello    who you are; 1 descriptor: the shared counters
+                           ring     an interface to read; 1: its packet socket
+                           outputs  where to send; one connected UDP socket each
+                           share    the table to install; 1: a memory file with the share
+    worker -> supervisor   ready    the proof of confinement
+                           installed  the generation and digest of the table now in use
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import ClassVar
+
+from mcr.errors import PeerError
+from mcr.wire import codec
+
+# SCM_MAX_FD in the kernel's scm.h is 253.
+MAX_DESCRIPTORS = 128
+MAX_MESSAGE_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Number and CPU of the worker; ``cpu`` is -1 for no pinning."""
+
+    kind: ClassVar[str] = "hello"
+    worker: int
+    cpu: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """An interface slot, and the shape of its socket's receive ring."""
+
+    kind: ClassVar[str] = "ring"
+    slot: int
+    frame_bytes: int
+    frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Output slots, and the IP version of each one's socket; at most `MAX_DESCRIPTORS`."""
+
+    kind: ClassVar[str] = "outputs"
+    slots: Sequence[int]
+    versions: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class ShareFile:
+    """The generation of a share, and its length in bytes."""
+
+    kind: ClassVar[str] = "share"
+    generation: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The worker is confined; fields of /proc/self/status by their names there."""
+
+    kind: ClassVar[str] = "ready"
+    proof: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """What look-ups use from now on."""
+
+    kind: ClassVar[str] = "installed"
+    generation: int
+    digest: int
+
+
+ToWorker = Hello | Ring | Outputs | ShareFile
+FromWorker = Ready | Installed
+_KINDS: Mapping[str, type[ToWorker | FromWorker]] = {
+    kind.kind: kind for kind in (Hello, Ring, Outputs, ShareFile, Ready, Installed)
+}
+
+
+def encode(message: ToWorker | FromWorker) -> bytes:
+    """Give the bytes of one message."""
+    return codec.pack({"kind": message.kind, **asdict(message)})
+
+
+def decode(data: bytes) -> ToWorker | FromWorker:
+    """
+    Read one message.
+
+    Raises:
+        PeerError: it is no message of this protocol.
+    """
+    document = codec.unpack(data)
+    kind = _KINDS.get(str(document.pop("kind", None)))
+    if kind is None or set(document) != {field.name for field in fields(kind)}:
+        raise PeerError(
+            f"got a message with {sorted(document)}, expected one of {sorted(_KINDS)} with its fields"
+        )
+    return kind(**document)  # type: ignore[arg-type]  # the peer is our own program; a lie fails where it is used

@@ -1,0 +1,61 @@
+"""The compiled relay as an object: negative errno becomes an exception, descriptors change hands."""
+
+from collections.abc import Sequence
+
+from mcr._native import ffi, lib
+from mcr.errors import KernelError
+
+
+def allow_system_calls(names: Sequence[str]) -> None:
+    """
+    Let every system call but the named ones fail with EPERM from now on.
+
+    Raises:
+        KernelError: the filter was refused, or a name is unknown to libseccomp.
+    """
+    texts = [ffi.new("char[]", name.encode()) for name in names]
+    _check("filter system calls", ", ".join(names), lib.mcr_confine__system_calls(texts, len(texts)))
+
+
+class Dataplane:
+    """
+    Rings, table and outputs of one worker; descriptors given to it are its own from then on.
+
+    Raises:
+        KernelError: from every method, when the kernel or the table refuses.
+    """
+
+    def __init__(self, counters: int) -> None:
+        self._relay = lib.mcr_relay__new(counters)
+        if self._relay == ffi.NULL:
+            raise KernelError("map", "shared counters", ffi.errno)
+
+    def attach_ring(self, slot: int, descriptor: int, frame_bytes: int, frames: int) -> None:
+        """Read an interface's ring from where the shared cursor stands."""
+        _check(
+            "map ring of",
+            f"slot {slot}",
+            lib.mcr_relay__attach_ring(self._relay, slot, descriptor, frame_bytes, frames),
+        )
+
+    def attach_output(self, slot: int, descriptor: int, ip_version: int) -> None:
+        """Send an output's payloads through a connected UDP socket."""
+        _check(
+            "attach output",
+            f"slot {slot}",
+            lib.mcr_relay__attach_output(self._relay, slot, descriptor, ip_version),
+        )
+
+    def install(self, descriptor: int, length: int) -> tuple[int, int]:
+        """Replace the table by the share in a memory file; give its generation and digest."""
+        _check("install share of", f"{length} bytes", lib.mcr_relay__install(self._relay, descriptor, length))
+        return lib.mcr_relay__generation(self._relay), lib.mcr_relay__digest(self._relay)
+
+    def run(self, control: int) -> None:
+        """Relay until *control* is readable; the interpreter's lock is released meanwhile."""
+        _check("wait for", "packets", lib.mcr_relay__run(self._relay, control))
+
+
+def _check(operation: str, subject: str, result: int) -> None:
+    if result < 0:
+        raise KernelError(operation, subject, -result)

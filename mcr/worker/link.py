@@ -1,0 +1,39 @@
+"""The worker's side of the channel: what the supervisor says goes into the data plane."""
+
+from mcr.errors import PeerError
+from mcr.runtime.channel import Channel
+from mcr.wire import worker as wire
+from mcr.worker.dataplane import Dataplane
+
+
+class Link:
+    """Serves one channel with one data plane."""
+
+    def __init__(self, channel: Channel, dataplane: Dataplane) -> None:
+        self._channel = channel
+        self._dataplane = dataplane
+
+    def serve_one(self) -> None:
+        """
+        Receive one message and do what it says.
+
+        Raises:
+            PeerError: the channel has ended, or the message is not for a worker.
+            KernelError: the data plane could not do it.
+        """
+        message, descriptors = self._channel.receive()
+        match message:
+            case wire.Ring():
+                (descriptor,) = descriptors
+                self._dataplane.attach_ring(message.slot, descriptor, message.frame_bytes, message.frames)
+            case wire.Outputs():
+                for slot, version, descriptor in zip(
+                    message.slots, message.versions, descriptors, strict=True
+                ):
+                    self._dataplane.attach_output(slot, descriptor, version)
+            case wire.ShareFile():
+                (descriptor,) = descriptors
+                generation, digest = self._dataplane.install(descriptor, message.bytes)
+                self._channel.send(wire.Installed(generation, digest))
+            case _:
+                raise PeerError(f"got a message of kind {message.kind!r}, expected ring, outputs or share")

@@ -1,0 +1,59 @@
+"""
+The worker process.
+
+User nobody, no capabilities, a short list of system calls; it cannot open anything.  Distrusts every packet.
+It gets all descriptors from the supervisor, relays until the supervisor has something to say, and ends when the
+supervisor's end of the channel is closed.
+"""
+
+import os
+import socket
+
+import prctl
+
+from mcr.errors import McrError, PeerError
+from mcr.runtime import confine
+from mcr.runtime.channel import Channel
+from mcr.runtime.logs import make_logger
+from mcr.runtime.roles import WORKER
+from mcr.wire import worker as wire
+from mcr.worker.dataplane import Dataplane, allow_system_calls
+from mcr.worker.link import Link
+
+# The default slack of 50 us would double the time that the relay waits for a batch to gather (prctl(2)).
+_TIMER_SLACK_NS = 1
+
+
+def main(arguments: list[str]) -> int:
+    """Serve the channel whose descriptor is the only argument; give the exit status."""
+    log = make_logger(role=WORKER.name, pid=os.getpid())
+    try:
+        with Channel(socket.socket(fileno=int(arguments[0]))) as channel:
+            _serve(channel)
+    except PeerError as error:
+        log.info("channel ended", reason=str(error))
+        return 0
+    except McrError as error:
+        log.error("worker failed", code=error.code, reason=str(error))
+        return 1
+    return 0
+
+
+def _serve(channel: Channel) -> None:
+    """Take what must be taken while it is allowed, give up everything else, then relay for ever."""
+    hello, descriptors = channel.receive()
+    if not isinstance(hello, wire.Hello) or len(descriptors) != 1:
+        raise PeerError(f"got {hello} with {len(descriptors)} descriptors, expected hello with the counters")
+    if hello.cpu >= 0:
+        os.sched_setaffinity(0, {hello.cpu})
+    prctl.set_name(f"mcr-worker-{hello.worker}")
+    prctl.set_timerslack(_TIMER_SLACK_NS)
+    dataplane = Dataplane(descriptors[0])
+    status = confine.StatusFile()
+    confine.give_up(WORKER)
+    allow_system_calls(WORKER.system_calls)
+    channel.send(wire.Ready(status.proof()))
+    link = Link(channel, dataplane)
+    while True:
+        dataplane.run(channel.fileno())
+        link.serve_one()

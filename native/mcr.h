@@ -1,0 +1,197 @@
+/*
+ * The C interface of the relay.  The C compiler and cffi read this same file,
+ * so it holds only declarations and "#define NAME NUMBER".
+ *
+ * Ownership: a descriptor handed to mcr_relay__* belongs to the relay from then on, also on
+ * failure. Errors: functions return 0, a count, or a negative errno.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#define MCR_ABI 1
+#define MCR_MAX_INTERFACES 64
+#define MCR_MAX_RULES 8192
+#define MCR_MAX_OUTPUTS 32768
+#define MCR_MAX_SOURCES 65536
+#define MCR_IGNORED_REASONS 12
+#define MCR_NOT_SENT_REASONS 14
+
+/* Why a received datagram was not relayed. */
+enum mcr_ignored {
+	MCR_IGNORED_NO_RULE,	 /* the kernel filter let it through, the table knows better */
+	MCR_IGNORED_SOURCE,	 /* the group has a rule, but not for this sender */
+	MCR_IGNORED_VLAN,	 /* tagged: it belongs to the VLAN's own interface */
+	MCR_IGNORED_NOT_UDP,	 /* neither IPv4 nor IPv6, or no UDP in it */
+	MCR_IGNORED_MALFORMED,	 /* lengths or versions that contradict each other */
+	MCR_IGNORED_TRUNCATED,	 /* longer than what the kernel could keep of it */
+	MCR_IGNORED_FRAGMENT,	 /* a fragment that was not put together */
+	MCR_IGNORED_CHECKSUM,	 /* wrong on the wire */
+	MCR_IGNORED_OWN,	 /* sent by this host */
+	MCR_IGNORED_INTERRUPTED, /* in hand when the worker died; read again by its successor */
+};
+
+/* Why a matched datagram did not leave by one output. */
+enum mcr_not_sent {
+	MCR_NOT_SENT_NO_SOCKET,	  /* the output's interface or route is missing */
+	MCR_NOT_SENT_BACKING_OFF, /* it failed a moment ago and is left alone for a while */
+	MCR_NOT_SENT_NO_BUFFER,	  /* socket or device queue full */
+	MCR_NOT_SENT_UNREACHABLE, /* no route, or the network or host is down */
+	MCR_NOT_SENT_DOWN,	  /* the interface is down or gone */
+	MCR_NOT_SENT_DENIED,	  /* a firewall said no */
+	MCR_NOT_SENT_TOO_LONG,	  /* longer than a datagram of that network can be */
+	MCR_NOT_SENT_REFUSED,	  /* the destination host answered that nobody listens */
+	MCR_NOT_SENT_TTL,	  /* arrived with a time to live of 1, under ttl: decrement */
+	MCR_NOT_SENT_INTERRUPTED, /* in hand when the worker died */
+	MCR_NOT_SENT_OTHER,
+};
+
+enum mcr_ttl_policy {
+	MCR_TTL_AUTO,	   /* one less, never below 1 */
+	MCR_TTL_KEEP,	   /* as it arrived */
+	MCR_TTL_DECREMENT, /* one less, what arrives with 1 is dropped */
+	MCR_TTL_FIXED,	   /* the number beside it */
+};
+
+/* ---- shared memory: written by one worker, read by the supervisor ---- */
+
+/* received == matched + sum(ignored) */
+struct mcr_interface_counters {
+	uint64_t received;
+	uint64_t matched;
+	uint64_t ignored[MCR_IGNORED_REASONS];
+	uint64_t cursor;    /* frames of the ring given back to the kernel so far */
+	uint64_t releasing; /* cursor + 1 while a frame is being given back */
+};
+
+struct mcr_rule_counters {
+	uint64_t matched;
+	uint64_t bytes; /* UDP payload */
+};
+
+/* rule.matched == sent + sum(not_sent), for each output of the rule */
+struct mcr_output_counters {
+	uint64_t sent;
+	uint64_t bytes; /* UDP payload */
+	uint64_t not_sent[MCR_NOT_SENT_REASONS];
+};
+
+struct mcr_shared {
+	uint64_t abi;
+	uint64_t sequence;     /* odd while counters are being changed */
+	uint64_t heartbeat_ns; /* CLOCK_MONOTONIC */
+	uint64_t generation;   /* of the installed share */
+	uint64_t digest;       /* of the installed table, computed anew with every heartbeat */
+	uint64_t batches;
+	uint64_t sleeps; /* waits on purpose, to let a batch gather */
+	uint64_t polls;	 /* waits for the next packet */
+	struct mcr_interface_counters interfaces[MCR_MAX_INTERFACES];
+	struct mcr_rule_counters rules[MCR_MAX_RULES];
+	struct mcr_output_counters outputs[MCR_MAX_OUTPUTS];
+};
+
+/* ---- a share, as the supervisor writes it: header, rules, outputs, sources ---- */
+
+struct mcr_share_header {
+	uint32_t abi;
+	uint32_t rules;
+	uint32_t outputs;
+	uint32_t sources;
+	uint64_t generation;
+};
+
+/* Addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d; numbers are in host order. */
+struct mcr_rule {
+	uint8_t group[16];
+	uint32_t interface; /* slot of the ring */
+	uint32_t ifindex;
+	uint16_t port;
+	uint16_t reserved;
+	uint32_t slot; /* of the counters */
+	uint32_t first_output;
+	uint32_t outputs;
+	uint32_t first_source;
+	uint32_t sources; /* 0: any */
+};
+
+struct mcr_output {
+	uint8_t address[16];
+	uint32_t ifindex; /* 0: the routing table decides */
+	uint16_t port;
+	uint8_t ttl_policy;
+	uint8_t ttl;
+	uint32_t slot; /* of the counters and of the socket */
+};
+
+struct mcr_source {
+	uint8_t address[16];
+};
+
+/* ---- table ---- */
+
+struct mcr_table;
+
+struct mcr_table *mcr_table__new(void);
+void mcr_table__free(struct mcr_table *table);
+/* Replace the contents by a share.  -EINVAL: the share contradicts itself; the table is then empty.
+ */
+int mcr_table__load(struct mcr_table *table, const uint8_t *share, uint64_t bytes);
+/* Index of the rule that fits best, a rule with that source before one for any; -ENOENT, or -EACCES
+ * where only the source is not allowed. */
+int mcr_table__find(const struct mcr_table *table, uint32_t interface, const uint8_t group[16],
+		    uint16_t port, const uint8_t source[16]);
+const struct mcr_rule *mcr_table__rule(const struct mcr_table *table, uint32_t index);
+uint64_t mcr_table__generation(const struct mcr_table *table);
+/* Hash of the contents, equal for equal contents in whatever order they were loaded. */
+uint64_t mcr_table__digest(const struct mcr_table *table);
+
+/* ---- parse ---- */
+
+/* One UDP datagram, or a super-frame of several, inside a packet that begins with its IP header. */
+struct mcr_datagram {
+	uint8_t source[16];
+	uint8_t group[16];
+	uint16_t port;
+	uint8_t ttl;
+	const uint8_t *payload;
+	uint32_t payload_bytes;
+};
+
+/* What the kernel says about a packet. */
+struct mcr_packet {
+	const uint8_t *data;	/* first byte of the IP header */
+	uint32_t bytes;		/* captured */
+	uint16_t protocol;	/* EtherType, host order */
+	uint8_t checksum_known; /* verified by the NIC, or unfinished by a local sender */
+	uint8_t reserved;
+};
+
+/* 0, or a negative "enum mcr_ignored" minus one: -(reason + 1). */
+int mcr_parse__packet(const struct mcr_packet *packet, struct mcr_datagram *datagram);
+
+/* ---- relay ---- */
+
+struct mcr_relay;
+
+/* Map the shared memory (a memfd of sizeof(struct mcr_shared)) and allocate everything that will
+ * ever be needed.  NULL with errno set on failure. */
+struct mcr_relay *mcr_relay__new(int shared_fd);
+void mcr_relay__free(struct mcr_relay *relay);
+/* Map the receive ring of a TPACKET_V2 socket and read on from the shared cursor. */
+int mcr_relay__attach_ring(struct mcr_relay *relay, uint32_t slot, int fd, uint32_t frame_bytes,
+			   uint32_t frames);
+/* Give an output slot its connected UDP socket, of IP version 4 or 6; an older one is closed. */
+int mcr_relay__attach_output(struct mcr_relay *relay, uint32_t slot, int fd, int ip_version);
+/* Build the table of a share aside, swap it in, and close rings and outputs that it does not name.
+ */
+int mcr_relay__install(struct mcr_relay *relay, int share_fd, uint64_t bytes);
+uint64_t mcr_relay__digest(const struct mcr_relay *relay);
+uint64_t mcr_relay__generation(const struct mcr_relay *relay);
+/* Relay until control_fd is readable (0), or until the kernel refuses to wait (negative errno). */
+int mcr_relay__run(struct mcr_relay *relay, int control_fd);
+
+/* ---- confinement ---- */
+
+/* Allow only the named system calls from now on, mmap and mprotect only without PROT_EXEC; all
+ * others fail with EPERM.  -EINVAL: a name that libseccomp does not know. */
+int mcr_confine__system_calls(const char *const *names, uint32_t count);

@@ -1,0 +1,150 @@
+#include "../mcr.h"
+
+#include <arpa/inet.h>
+#include <linux/if_ether.h>
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <string.h>
+
+#define REASON(name) (-(MCR_IGNORED_##name + 1))
+
+#define IPV4_HEADER_BYTES 20
+#define IPV6_HEADER_BYTES 40
+#define UDP_HEADER_BYTES 8
+#define IPV4_MORE_FRAGMENTS_OR_OFFSET 0x3FFF
+
+static const uint8_t v4_mapped[12] = { [10] = 0xFF, [11] = 0xFF };
+
+static uint16_t read16(const uint8_t *bytes)
+{
+	return (uint16_t)(bytes[0] << 8 | bytes[1]);
+}
+
+static uint32_t fold(uint64_t sum)
+{
+	sum = (sum & 0xFFFFFFFF) + (sum >> 32);
+	sum = (sum & 0xFFFFFFFF) + (sum >> 32);
+	sum = (sum & 0xFFFF) + (sum >> 16);
+	return (uint32_t)((sum & 0xFFFF) + (sum >> 16));
+}
+
+/* One's complement sum in host order (RFC 1071 section 2: byte order does not matter to its
+ * validity). */
+static uint64_t sum_bytes(uint64_t sum, const uint8_t *data, uint32_t bytes)
+{
+	uint32_t word;
+	uint16_t last = 0;
+
+	for (; bytes >= 4; data += 4, bytes -= 4) {
+		memcpy(&word, data, 4);
+		sum += word;
+	}
+	if (bytes >= 2) {
+		memcpy(&last, data, 2);
+		sum += last;
+		data += 2;
+		bytes -= 2;
+	}
+	if (bytes) {
+		last = 0;
+		memcpy(&last, data, 1);
+		sum += last;
+	}
+	return sum;
+}
+
+/* RFC 768; RFC 8200 section 8.1: over IPv6 zero is not allowed. */
+static bool checksum_is_right(const uint8_t *addresses, uint32_t address_bytes, const uint8_t *udp,
+			      uint32_t udp_bytes)
+{
+	uint64_t sum = htons(IPPROTO_UDP) + (uint64_t)htonl(udp_bytes);
+
+	if (!read16(udp + 6))
+		return address_bytes == 8;
+	sum = sum_bytes(sum, addresses, address_bytes);
+	return fold(sum_bytes(sum, udp, udp_bytes)) == 0xFFFF;
+}
+
+/*
+ * udp begins at the UDP header and holds udp_bytes of IP payload.  What follows the UDP length is
+ * padding; a length beyond the IP payload is a lie.
+ */
+static int parse_udp(const struct mcr_packet *packet, const uint8_t *addresses,
+		     uint32_t address_bytes, const uint8_t *udp, uint32_t udp_bytes,
+		     struct mcr_datagram *datagram)
+{
+	uint32_t length;
+
+	if (udp_bytes < UDP_HEADER_BYTES)
+		return REASON(MALFORMED);
+	length = read16(udp + 4);
+	if (length < UDP_HEADER_BYTES || length > udp_bytes)
+		return REASON(MALFORMED);
+	if (!packet->checksum_known && !checksum_is_right(addresses, address_bytes, udp, length))
+		return REASON(CHECKSUM);
+	datagram->port = read16(udp + 2);
+	datagram->payload = udp + UDP_HEADER_BYTES;
+	datagram->payload_bytes = length - UDP_HEADER_BYTES;
+	return 0;
+}
+
+static int parse_ipv4(const struct mcr_packet *packet, struct mcr_datagram *datagram)
+{
+	const uint8_t *ip = packet->data;
+	uint32_t header_bytes, total_bytes;
+
+	if (packet->bytes < IPV4_HEADER_BYTES)
+		return REASON(MALFORMED);
+	header_bytes = (ip[0] & 0x0F) * 4u;
+	total_bytes = read16(ip + 2);
+	if (ip[0] >> 4 != 4 || header_bytes < IPV4_HEADER_BYTES || total_bytes < header_bytes)
+		return REASON(MALFORMED);
+	if (ip[9] != IPPROTO_UDP)
+		return REASON(NOT_UDP);
+	if (read16(ip + 6) & IPV4_MORE_FRAGMENTS_OR_OFFSET)
+		return REASON(FRAGMENT);
+	if (total_bytes > packet->bytes)
+		return REASON(TRUNCATED);
+	datagram->ttl = ip[8];
+	memcpy(datagram->source, v4_mapped, 12);
+	memcpy(datagram->source + 12, ip + 12, 4);
+	memcpy(datagram->group, v4_mapped, 12);
+	memcpy(datagram->group + 12, ip + 16, 4);
+	return parse_udp(packet, ip + 12, 8, ip + header_bytes, total_bytes - header_bytes,
+			 datagram);
+}
+
+static int parse_ipv6(const struct mcr_packet *packet, struct mcr_datagram *datagram)
+{
+	const uint8_t *ip = packet->data;
+	uint32_t payload_bytes;
+
+	if (packet->bytes < IPV6_HEADER_BYTES || ip[0] >> 4 != 6)
+		return REASON(MALFORMED);
+	if (ip[6] == IPPROTO_FRAGMENT)
+		return REASON(FRAGMENT);
+	if (ip[6] != IPPROTO_UDP)
+		return REASON(NOT_UDP);
+	payload_bytes = read16(ip + 4);
+	if (payload_bytes > packet->bytes - IPV6_HEADER_BYTES)
+		return REASON(TRUNCATED);
+	datagram->ttl = ip[7];
+	memcpy(datagram->source, ip + 8, 16);
+	memcpy(datagram->group, ip + 24, 16);
+	return parse_udp(packet, ip + 8, 32, ip + IPV6_HEADER_BYTES, payload_bytes, datagram);
+}
+
+int mcr_parse__packet(const struct mcr_packet *packet, struct mcr_datagram *datagram)
+{
+	switch (packet->protocol) {
+	case ETH_P_IP:
+		return parse_ipv4(packet, datagram);
+	case ETH_P_IPV6:
+		return parse_ipv6(packet, datagram);
+	case ETH_P_8021Q:
+	case ETH_P_8021AD:
+		return REASON(VLAN);
+	default:
+		return REASON(NOT_UDP);
+	}
+}

@@ -1,0 +1,435 @@
+#include "ring.h"
+#include "table.h"
+#include "transmit.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+static_assert(sizeof(struct mcr_interface_counters) == 8 * (4 + MCR_IGNORED_REASONS),
+	      "mcr/wire/counters.py reads it so");
+static_assert(sizeof(struct mcr_rule_counters) == 16, "mcr/wire/counters.py reads it so");
+static_assert(sizeof(struct mcr_output_counters) == 8 * (2 + MCR_NOT_SENT_REASONS),
+	      "mcr/wire/counters.py reads it so");
+
+/* Frames of one ring in one batch: enough for full UDP_SEGMENT calls, few enough to answer control
+ * soon. */
+#define BATCH_FRAMES 512
+/* Datagrams sent per second from which on it is worth to wait for more, and how long. */
+#define GATHER_RATE_PPS 20000
+#define GATHER_NS 50000
+#define RATE_WINDOW_NS 2000000ull
+#define CONTROL_NS 1000000ull
+#define HEARTBEAT_NS 100000000ull
+#define NS_PER_S 1000000000ull
+
+struct pace {
+	uint64_t window_start_ns;
+	uint64_t window_datagrams;
+	bool gathering;
+};
+
+struct mcr_relay {
+	struct mcr_shared *shared;
+	struct mcr_table *table;
+	struct mcr_table *spare;
+	struct mcr_transmit transmit;
+	struct mcr_arena arena;
+	struct pace pace;
+	uint64_t next_control_ns;
+	uint64_t next_heartbeat_ns;
+	struct mcr_ring rings[MCR_MAX_INTERFACES];
+	struct pollfd waits[1 + MCR_MAX_INTERFACES]; /* control, then the rings in use */
+	uint32_t ring_slots[MCR_MAX_INTERFACES];     /* of the rings in use */
+	uint32_t rings_in_use;
+};
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
+}
+
+static int allocate(struct mcr_relay *relay)
+{
+	relay->table = mcr_table__new();
+	relay->spare = mcr_table__new();
+	relay->arena.bytes = MCR_ARENA_BYTES;
+	relay->arena.data = malloc(MCR_ARENA_BYTES);
+	if (!relay->table || !relay->spare || !relay->arena.data)
+		return -ENOMEM;
+	return mcr_transmit__init(&relay->transmit, relay->shared->outputs);
+}
+
+struct mcr_relay *mcr_relay__new(int shared_fd)
+{
+	struct mcr_relay *relay = calloc(1, sizeof(*relay));
+	int error;
+
+	if (!relay)
+		return NULL;
+	for (uint32_t slot = 0; slot < MCR_MAX_INTERFACES; slot++)
+		relay->rings[slot].fd = -1;
+	relay->shared = mmap(NULL, sizeof(struct mcr_shared), PROT_READ | PROT_WRITE, MAP_SHARED,
+			     shared_fd, 0);
+	error = relay->shared == MAP_FAILED ? -errno : allocate(relay);
+	close(shared_fd);
+	if (!error) {
+		relay->shared->abi = MCR_ABI;
+		return relay;
+	}
+	mcr_relay__free(relay);
+	errno = -error;
+	return NULL;
+}
+
+void mcr_relay__free(struct mcr_relay *relay)
+{
+	for (uint32_t slot = 0; slot < MCR_MAX_INTERFACES; slot++)
+		mcr_ring__unmap(&relay->rings[slot]);
+	mcr_transmit__free(&relay->transmit);
+	mcr_table__free(relay->table);
+	mcr_table__free(relay->spare);
+	free(relay->arena.data);
+	if (relay->shared && relay->shared != MAP_FAILED)
+		munmap(relay->shared, sizeof(struct mcr_shared));
+	free(relay);
+}
+
+static void list_rings(struct mcr_relay *relay)
+{
+	relay->rings_in_use = 0;
+	for (uint32_t slot = 0; slot < MCR_MAX_INTERFACES; slot++) {
+		if (relay->rings[slot].fd < 0)
+			continue;
+		relay->ring_slots[relay->rings_in_use++] = slot;
+		relay->waits[relay->rings_in_use] =
+			(struct pollfd){ .fd = relay->rings[slot].fd, .events = POLLIN };
+	}
+}
+
+int mcr_relay__attach_ring(struct mcr_relay *relay, uint32_t slot, int fd, uint32_t frame_bytes,
+			   uint32_t frames)
+{
+	int error = -EINVAL;
+
+	if (slot < MCR_MAX_INTERFACES) {
+		mcr_ring__unmap(&relay->rings[slot]);
+		error = mcr_ring__map(&relay->rings[slot], fd, frame_bytes, frames,
+				      &relay->shared->interfaces[slot]);
+	}
+	if (error)
+		close(fd);
+	list_rings(relay);
+	return error;
+}
+
+int mcr_relay__attach_output(struct mcr_relay *relay, uint32_t slot, int fd, int ip_version)
+{
+	if (slot >= MCR_MAX_OUTPUTS) {
+		close(fd);
+		return -EINVAL;
+	}
+	mcr_transmit__attach(&relay->transmit, slot, fd, ip_version);
+	return 0;
+}
+
+static uint64_t sum_of(const uint64_t *counters, uint32_t count)
+{
+	uint64_t sum = 0;
+
+	while (count--)
+		sum += *counters++;
+	return sum;
+}
+
+/*
+ * A predecessor that died within a batch had counted datagrams as received and matched whose fate
+ * it had no time to count.  They get a fate of their own, so that the sums stay true for ever
+ * after.
+ */
+static void settle(struct mcr_relay *relay)
+{
+	struct mcr_shared *shared = relay->shared;
+
+	if (!(shared->sequence & 1))
+		return;
+	for (uint32_t slot = 0; slot < MCR_MAX_INTERFACES; slot++) {
+		struct mcr_interface_counters *interface = &shared->interfaces[slot];
+
+		interface->ignored[MCR_IGNORED_INTERRUPTED] +=
+			interface->received - interface->matched -
+			sum_of(interface->ignored, MCR_IGNORED_REASONS);
+	}
+	for (uint32_t i = 0; i < relay->table->header.rules; i++) {
+		const struct mcr_rule *rule = &relay->table->rules[i];
+
+		for (uint32_t n = 0; n < rule->outputs; n++) {
+			const struct mcr_output *output =
+				&relay->table->outputs[rule->first_output + n];
+			struct mcr_output_counters *counters = &shared->outputs[output->slot];
+
+			counters->not_sent[MCR_NOT_SENT_INTERRUPTED] +=
+				shared->rules[rule->slot].matched - counters->sent -
+				sum_of(counters->not_sent, MCR_NOT_SENT_REASONS);
+		}
+	}
+	shared->sequence++;
+}
+
+static void close_unused(struct mcr_relay *relay)
+{
+	for (uint32_t slot = 0; slot < MCR_MAX_INTERFACES; slot++)
+		if (!relay->table->interface_used[slot])
+			mcr_ring__unmap(&relay->rings[slot]);
+	for (uint32_t slot = 0; slot < MCR_MAX_OUTPUTS; slot++)
+		if (relay->transmit.senders[slot].fd >= 0 && !relay->table->output_used[slot])
+			mcr_transmit__attach(&relay->transmit, slot, -1, 4);
+	list_rings(relay);
+}
+
+static void beat(struct mcr_relay *relay, uint64_t now)
+{
+	struct mcr_shared *shared = relay->shared;
+
+	shared->digest = mcr_table__digest(relay->table);
+	shared->generation = relay->table->header.generation;
+	__atomic_store_n(&shared->heartbeat_ns, now, __ATOMIC_RELEASE);
+	relay->next_heartbeat_ns = now + HEARTBEAT_NS;
+}
+
+uint64_t mcr_relay__digest(const struct mcr_relay *relay)
+{
+	return mcr_table__digest(relay->table);
+}
+
+uint64_t mcr_relay__generation(const struct mcr_relay *relay)
+{
+	return relay->table->header.generation;
+}
+
+/* The time to live to send with, 0 for none. */
+static uint8_t ttl_of(const struct mcr_output *output, uint8_t arrived)
+{
+	switch (output->ttl_policy) {
+	case MCR_TTL_KEEP:
+		return arrived;
+	case MCR_TTL_DECREMENT:
+		return arrived ? arrived - 1 : 0;
+	case MCR_TTL_FIXED:
+		return output->ttl;
+	default:
+		return arrived > 1 ? arrived - 1 : 1;
+	}
+}
+
+static void send_to(struct mcr_relay *relay, const struct mcr_output *output,
+		    const struct mcr_datagram *datagram, uint32_t segment_bytes)
+{
+	const uint8_t *payload = datagram->payload;
+	uint32_t left = datagram->payload_bytes;
+	uint8_t ttl = ttl_of(output, datagram->ttl);
+
+	do {
+		uint32_t bytes = segment_bytes && left > segment_bytes ? segment_bytes : left;
+
+		if (ttl)
+			mcr_transmit__add(&relay->transmit, output->slot, ttl, payload, bytes);
+		else
+			relay->shared->outputs[output->slot].not_sent[MCR_NOT_SENT_TTL]++;
+		payload += bytes;
+		left -= bytes;
+	} while (left);
+}
+
+static uint32_t relay_datagrams(struct mcr_relay *relay, const struct mcr_rule *rule,
+				const struct mcr_datagram *datagram, uint32_t segment_bytes)
+{
+	uint32_t count = 1;
+	struct mcr_rule_counters *counters = &relay->shared->rules[rule->slot];
+
+	if (segment_bytes && datagram->payload_bytes > segment_bytes)
+		count = (datagram->payload_bytes + segment_bytes - 1) / segment_bytes;
+	counters->matched += count;
+	counters->bytes += datagram->payload_bytes;
+	for (uint32_t i = 0; i < rule->outputs; i++)
+		send_to(relay, &relay->table->outputs[rule->first_output + i], datagram,
+			segment_bytes);
+	return count;
+}
+
+/* Give the number of datagrams to send. */
+static uint32_t relay_frame(struct mcr_relay *relay, uint32_t slot, const struct mcr_frame *frame)
+{
+	struct mcr_interface_counters *counters = &relay->shared->interfaces[slot];
+	struct mcr_datagram datagram;
+	const struct mcr_rule *rule;
+	uint32_t count;
+	int found, reason = frame->reason;
+
+	if (!reason)
+		reason = mcr_parse__packet(&frame->packet, &datagram);
+	if (reason) {
+		counters->received++;
+		counters->ignored[-reason - 1]++;
+		return 0;
+	}
+	found = mcr_table__find(relay->table, slot, datagram.group, datagram.port, datagram.source);
+	if (found < 0) {
+		counters->received++;
+		counters->ignored[found == -EACCES ? MCR_IGNORED_SOURCE : MCR_IGNORED_NO_RULE]++;
+		return 0;
+	}
+	rule = &relay->table->rules[found];
+	count = relay_datagrams(relay, rule, &datagram, frame->segment_bytes);
+	counters->received += count;
+	counters->matched += count;
+	return count * rule->outputs;
+}
+
+struct batch {
+	uint32_t frames;
+	uint32_t datagrams; /* to send */
+	bool full;	    /* there may be more at once */
+};
+
+static void read_ring(struct mcr_relay *relay, uint32_t slot, struct batch *batch)
+{
+	struct mcr_ring *ring = &relay->rings[slot];
+	struct mcr_frame frame;
+	uint32_t frames = 0;
+
+	while (frames < BATCH_FRAMES && mcr_ring__read(ring, &relay->arena, &frame)) {
+		batch->datagrams += relay_frame(relay, slot, &frame);
+		frames++;
+	}
+	batch->frames += frames;
+	batch->full |= frames == BATCH_FRAMES || relay->arena.used > relay->arena.bytes / 2;
+}
+
+/* Read every ring, send what that gave, and only then give the frames back: the payloads lie in
+ * them. */
+static struct batch relay_batch(struct mcr_relay *relay, uint64_t now)
+{
+	struct mcr_shared *shared = relay->shared;
+	struct batch batch = { 0 };
+
+	__atomic_store_n(&shared->sequence, shared->sequence + 1, __ATOMIC_SEQ_CST);
+	relay->transmit.now_ns = now;
+	for (uint32_t i = 0; i < relay->rings_in_use; i++)
+		read_ring(relay, relay->ring_slots[i], &batch);
+	mcr_transmit__flush(&relay->transmit);
+	__atomic_store_n(&shared->sequence, shared->sequence + 1, __ATOMIC_SEQ_CST);
+	for (uint32_t i = 0; i < relay->rings_in_use; i++)
+		mcr_ring__release(&relay->rings[relay->ring_slots[i]]);
+	relay->arena.used = 0;
+	shared->batches += batch.frames ? 1 : 0;
+	return batch;
+}
+
+int mcr_relay__install(struct mcr_relay *relay, int share_fd, uint64_t bytes)
+{
+	uint8_t *share = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, share_fd, 0);
+	struct mcr_table *previous = relay->table;
+	int error = share == MAP_FAILED ? -errno : mcr_table__load(relay->spare, share, bytes);
+
+	close(share_fd);
+	if (share != MAP_FAILED)
+		munmap(share, bytes);
+	if (error)
+		return error;
+	/* What arrived under the old rules leaves under them: a ring that is closed here must be
+	 * empty. */
+	relay_batch(relay, now_ns());
+	relay->table = relay->spare;
+	relay->spare = previous;
+	settle(relay);
+	close_unused(relay);
+	beat(relay, now_ns());
+	return 0;
+}
+
+/*
+ * Whether to wait on purpose follows from the measured rate, not from the size of the last batch: a
+ * relay that is woken for each packet sees small batches for ever, however high the rate.
+ */
+static void measure(struct pace *pace, uint32_t datagrams, uint64_t now)
+{
+	uint64_t elapsed = now - pace->window_start_ns;
+
+	pace->window_datagrams += datagrams;
+	if (elapsed < RATE_WINDOW_NS)
+		return;
+	pace->gathering = pace->window_datagrams * NS_PER_S / elapsed >= GATHER_RATE_PPS;
+	pace->window_start_ns = now;
+	pace->window_datagrams = 0;
+}
+
+static int poll_control(struct mcr_relay *relay, uint64_t now)
+{
+	if (now < relay->next_control_ns)
+		return 0;
+	relay->next_control_ns = now + CONTROL_NS;
+	return poll(relay->waits, 1, 0);
+}
+
+/* An interface that went down leaves an error at its socket, which would end every wait until it is
+ * read. */
+static void take_errors(struct mcr_relay *relay)
+{
+	for (uint32_t i = 1; i <= relay->rings_in_use; i++)
+		if (relay->waits[i].revents & POLLERR)
+			recv(relay->waits[i].fd, NULL, 0, MSG_PEEK | MSG_DONTWAIT);
+}
+
+static int wait_for_packets(struct mcr_relay *relay, uint64_t now)
+{
+	uint64_t timeout = relay->next_heartbeat_ns > now ? relay->next_heartbeat_ns - now : 0;
+	struct timespec wait = { .tv_sec = 0, .tv_nsec = (long)timeout };
+	int ready = ppoll(relay->waits, 1 + relay->rings_in_use, &wait, NULL);
+
+	relay->shared->polls++;
+	if (ready <= 0)
+		return ready;
+	take_errors(relay);
+	return relay->waits[0].revents ? 1 : 0;
+}
+
+static int wait_for_more(struct mcr_relay *relay, uint64_t now)
+{
+	const struct timespec wait = { .tv_nsec = GATHER_NS };
+
+	relay->shared->sleeps++;
+	clock_nanosleep(CLOCK_MONOTONIC, 0, &wait, NULL);
+	return poll_control(relay, now);
+}
+
+int mcr_relay__run(struct mcr_relay *relay, int control_fd)
+{
+	int ready = 0;
+
+	relay->waits[0] = (struct pollfd){ .fd = control_fd, .events = POLLIN };
+	while (ready == 0 || (ready < 0 && errno == EINTR)) {
+		uint64_t now = now_ns();
+		struct batch batch = relay_batch(relay, now);
+
+		measure(&relay->pace, batch.datagrams, now);
+		if (now >= relay->next_heartbeat_ns)
+			beat(relay, now);
+		if (batch.full)
+			ready = poll_control(relay, now);
+		else if (relay->pace.gathering)
+			ready = wait_for_more(relay, now);
+		else
+			ready = wait_for_packets(relay, now);
+	}
+	return ready < 0 ? -errno : 0;
+}

@@ -2,7 +2,7 @@
 Every exception of mcr, by who must act::
 
     McrError
-    |-- UsageError       the caller asked for something impossible: exit 2, names what it got and what it expected
+    |-- UsageError       the caller asked for something impossible: names what it got and what it expected
     |   |-- RuleError      one rule, or one among others, cannot be accepted
     |   `-- ConfigError    the configuration file: every problem in it, each with its path
     |-- PeerError        the other process broke the protocol: close the channel

@@ -2,7 +2,7 @@
 Build ``mcr._native._mcr`` with cffi.
 
 The headers are read twice, by the C compiler and by cffi, so that the two cannot disagree.  cffi
-understands declarations and ``#define NAME NUMBER``, so preprocessor lines of any other kind are left out for it.
+understands declarations and ``#define NAME NUMBER``, so other preprocessor lines are left out for it.
 """
 
 import os

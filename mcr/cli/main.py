@@ -48,23 +48,14 @@ exit status: 0 done; 1 refused by the daemon; 2 wrong usage; 3 daemon not reacha
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give the exit status; *arguments* are those of the process unless given."""
-    parser = build_parser()
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if not given:
-        parser.print_help()
-        return EXIT_OK
     try:
-        return run(parser.parse_args(given))
-    except UsageError as error:
-        return _complain(error, EXIT_USAGE)
-    except Refused as error:
-        return _complain(error, EXIT_REFUSED)
-    except PeerError as error:
-        return _complain(error, EXIT_UNREACHABLE)
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        try:
+            return _report(given)
+        finally:
+            sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read our output has seen enough; Python would complain when it flushes at exit.
+        # Whoever read our output has seen enough; Python would complain when it flushes again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
 
@@ -84,7 +75,6 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(document, indent=2))
     elif text := command.show(document):
         print(text)
-    sys.stdout.flush()
     return EXIT_OK
 
 
@@ -120,6 +110,24 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_arguments(place)
         place.set_defaults(command=command)
     return parser
+
+
+def _report(given: list[str]) -> int:
+    """Run one command; turn errors into a line on stderr and an exit status."""
+    parser = build_parser()
+    if not given:
+        parser.print_help()
+        return EXIT_OK
+    try:
+        return run(parser.parse_args(given))
+    except UsageError as error:
+        return _complain(error, EXIT_USAGE)
+    except Refused as error:
+        return _complain(error, EXIT_REFUSED)
+    except PeerError as error:
+        return _complain(error, EXIT_UNREACHABLE)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
 
 
 def _epilog(command: Command, syntax: str) -> str:

@@ -68,10 +68,12 @@ def show_rule(rule: RuleDocument) -> str:
         ["from", rule["from"]],
     ]
     outputs = [
-        ["to", output["to"], f"ttl {output['ttl']}", _state(output["state"], output["reason"])]
+        [output["to"], f"ttl {output['ttl']}", _state(output["state"], output["reason"])]
         for output in rule["outputs"]
     ]
-    return "\n".join([plain(rule["name"]), indented(facts), indented(outputs)])
+    facts += [["to", line] for line in _align(outputs, [], []).splitlines()]
+    lines = _align([[plain(cell) for cell in fact] for fact in facts], [], []).splitlines()
+    return "\n".join([plain(rule["name"]), *(f"  {line}" for line in lines)])
 
 
 def show_stats(stats: StatsDocument) -> str:
@@ -170,23 +172,12 @@ def guarded(show: Callable[[Document], str]) -> Callable[[object], str]:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Align *rows* under *head*: numbers to the right, '-' for what is absent, no empty last column."""
-    from tabulate import tabulate  # noqa: PLC0415 - takes 10 ms, and `mcrctl ping` needs no table
-
     width = len(head) if any(row[-1] not in {"", None} for row in rows) else len(head) - 1
-    cells = [[plain(cell) if isinstance(cell, str) else cell for cell in row[:width]] for row in rows]
-    text = tabulate(
-        cells, head[:width], tablefmt="plain", missingval="-", disable_numparse=_text_columns(cells)
-    )
-    return "\n".join(line.rstrip() for line in text.splitlines())
-
-
-def indented(rows: Sequence[Sequence[str]]) -> str:
-    """Align *rows* without a head, two columns in."""
-    from tabulate import tabulate  # noqa: PLC0415 - as above
-
-    cells = [[plain(cell) for cell in row] for row in rows]
-    text = tabulate(cells, tablefmt="plain", disable_numparse=True)
-    return "\n".join(f"  {line.rstrip()}" for line in text.splitlines())
+    cells = [[_cell(cell) for cell in row[:width]] for row in rows]
+    numbers = [
+        all(row[column] in {"", None} or _is_number(row[column]) for row in rows) for column in range(width)
+    ]
+    return _align(cells, head[:width], ["right" if number else "left" for number in numbers])
 
 
 def plain(text: str) -> str:
@@ -215,9 +206,21 @@ def duration(seconds: float) -> str:
     return "".join(f"{count}{unit}" for count, unit in parts[:2] if count) or "0s"
 
 
-def _text_columns(cells: Sequence[Sequence[object]]) -> list[int]:
-    """Find the columns with text, where tabulate must not take a digest for a number."""
-    return [column for column in range(len(cells[0])) if any(isinstance(row[column], str) for row in cells)]
+def _align(cells: Sequence[Sequence[str]], head: Sequence[str], alignment: Sequence[str]) -> str:
+    import tabulate  # noqa: PLC0415 - takes 10 ms, and `mcrctl ping` needs no table
+
+    tabulate.MIN_PADDING = 0  # the library's only way to say that a column may be as narrow as its head
+    # Without disable_numparse a digest such as 12345678901234e5 is taken for a number.
+    text = tabulate.tabulate(cells, head, tablefmt="plain", colalign=alignment or None, disable_numparse=True)
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else plain(str(value))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
 
 
 def _state(state: str, reason: str | None) -> str:

@@ -55,7 +55,7 @@ def nothing() -> Program:
 
 
 def steering_program() -> Program:
-    """Return the `rule_hash` of the frame's destination; anything but UDP over IP gets an arbitrary number."""
+    """Return the `rule_hash` of the frame's destination; anything but UDP gets an arbitrary number."""
     return [*_hash_of_destination(rejects_others=False), Instruction(_RET_A)]
 
 

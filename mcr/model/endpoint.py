@@ -134,7 +134,7 @@ def check_port(port: int) -> None:
     Raises:
         EndpointError: naming the range.
     """
-    if not 1 <= port <= 65535:  # noqa: PLR2004 - the range of a UDP port
+    if not 1 <= port <= 65535:
         msg = f"got port {port}, expected 1 to 65535"
         raise EndpointError(msg)
 
@@ -180,7 +180,7 @@ def consecutive(endpoint: Endpoint, count: int) -> tuple[Endpoint, ...]:
     """
     last = int(endpoint.address) + count - 1
     if count < 1 or last >= 1 << endpoint.address.max_prefixlen:
-        msg = f"got {count} addresses from {endpoint.address} on, expected at least 1 and within its address family"
+        msg = f"got {count} addresses from {endpoint.address} on, expected at least 1 within its family"
         raise EndpointError(msg)
     return tuple(
         Endpoint(
@@ -194,7 +194,7 @@ def consecutive(endpoint: Endpoint, count: int) -> tuple[Endpoint, ...]:
 
 
 def _parse(text: str) -> Endpoint:
-    """Split from the outside in: sources before '@', port after the last ':', interface after the first '%'."""
+    """Split off sources before '@', the port after the last ':', the interface after the first '%'."""
     place, colon, port = text.rpartition(":")
     if not colon or not (port.isascii() and port.isdigit() and len(port) <= MAX_PORT_DIGITS):
         msg = f"got no port, expected {SYNTAX}"
@@ -203,7 +203,7 @@ def _parse(text: str) -> Endpoint:
     bracketed = place.startswith("[") and place.endswith("]")
     host, percent, interface = place[1:-1].partition("%") if bracketed else place.partition("%")
     address = parse_address(host)
-    if bracketed != (address.version == 6):  # noqa: PLR2004 - the version of IP
+    if bracketed != (address.version == 6):
         msg = f"got {place!r}, expected brackets around an IPv6 place and none around an IPv4 one"
         raise EndpointError(msg)
     return Endpoint(address, int(port), interface if percent else None, tuple(sources))

@@ -28,7 +28,7 @@ class TtlPolicy(StrEnum):
     What the time to live (IPv4) or hop limit (IPv6) of a relayed datagram follows from.
 
     AUTO is one less than what arrived but never below 1: a source that sends with TTL 1, the default of
-    every socket, still gets through the relay.  DECREMENT drops and counts what arrives with 1, as a router does.
+    every socket, still gets through the relay.  DECREMENT drops and counts what arrives with 1, like a router.
     """
 
     AUTO = "auto"
@@ -58,7 +58,7 @@ class Output:
     def __post_init__(self) -> None:
         if self.to.sources:
             raise RuleError("bad_output", f"{self.to}: got sources on an output, expected none")
-        if not isinstance(self.ttl, TtlPolicy) and not 1 <= self.ttl <= 255:  # noqa: PLR2004 - one byte, 0 never leaves
+        if not isinstance(self.ttl, TtlPolicy) and not 1 <= self.ttl <= 255:
             raise RuleError(
                 "bad_output", f"{self.to}: got ttl {self.ttl}, expected auto, keep, decrement or 1 to 255"
             )

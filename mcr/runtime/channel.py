@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Self
 
 from mcr.errors import PeerError
 from mcr.wire import worker as wire
@@ -27,7 +28,7 @@ class Channel:
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
 
-    def __enter__(self) -> "Channel":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -71,11 +72,7 @@ class Channel:
         except ConnectionResetError as error:
             raise PeerError("got a closed channel, expected a living peer") from error
         try:
-            if not data:
-                raise PeerError("got the end of the channel, expected a message")
-            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-                raise PeerError("got a message beyond the limits of the protocol")
-            return wire.decode(data), descriptors
+            return _decode(data, flags), descriptors
         except PeerError:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -108,6 +105,14 @@ class Channel:
             await writable
         finally:
             loop.remove_writer(self._socket)
+
+
+def _decode(data: bytes, flags: int) -> wire.ToWorker | wire.FromWorker:
+    if not data:
+        raise PeerError("got the end of the channel, expected a message")
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        raise PeerError("got a message beyond the limits of the protocol")
+    return wire.decode(data)
 
 
 def _wake(future: "asyncio.Future[None]") -> None:

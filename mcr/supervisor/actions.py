@@ -116,20 +116,17 @@ class ReleaseSlots:
     """Let the counters of removed rules be used again."""
 
 
-Action = (
+SocketAction = (
     OpenRings
     | CloseRings
     | OpenOutput
     | CloseOutput
     | SetFilter
-    | StartWorker
-    | KillWorker
-    | GiveRings
-    | GiveOutputs
-    | GiveShare
     | Join
     | Leave
     | HoldPort
     | ReleasePort
     | ReleaseSlots
 )
+WorkerAction = StartWorker | KillWorker | GiveRings | GiveOutputs | GiveShare
+Action = SocketAction | WorkerAction

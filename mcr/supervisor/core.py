@@ -1,4 +1,4 @@
-"""The supervisor's one loop: look, reconcile, perform, until nothing is left to do; then wait for the next event."""
+"""The supervisor's one loop: look, reconcile, perform, until nothing is left; then wait for an event."""
 
 import asyncio
 import time
@@ -7,6 +7,7 @@ from mcr.errors import Bug, KernelError, McrError
 from mcr.model.rule import Rule, RuleId
 from mcr.model.ruleset import Ruleset
 from mcr.runtime.logs import Logger
+from mcr.supervisor.children import Children
 from mcr.supervisor.layout import Layout, plan
 from mcr.supervisor.lifecycle import WorkerState
 from mcr.supervisor.perform import Performer
@@ -28,7 +29,7 @@ class Supervisor:
         self.state = state
         self.layout: Layout | None = None
         self._log = log
-        self._performer = Performer(state, log, self.look_again, tasks)
+        self._performer = Performer(state, Children(state, log, self.look_again, tasks), log)
         self._wake = asyncio.Event()
         self._links_changed = True
         self._asked = 0

@@ -14,8 +14,7 @@ def distribute(rules: Iterable[PlacedRule], workers: int, steering: Mapping[str,
     the kernel gives a frame to the CPU where it arrives, whichever that is, so every worker holds the rule.
     Every worker appears: an empty share is how a worker learns to forget.
 
-    Args:
-        steering: by interface name, for every interface that a rule listens to; never AUTO.
+    *steering* is given by name for every interface that a rule listens to, and is never AUTO.
     """
     shares: list[list[PlacedRule]] = [[] for _ in range(workers)]
     for placed in rules:

@@ -91,9 +91,8 @@ def plan(
     """
     Work out the desired state.
 
-    Args:
-        interface_slots: by ifindex, the slots of the interfaces that are open.  Rules of an interface that is
-            not open yet are in no share until it is.
+    *interface_slots* holds, by ifindex, the slots of the interfaces that are open.  Rules of an interface
+    that is not open yet are in no share until it is.
     """
     pending = {rule.id: reason for rule in rules if (reason := why_pending(rule, links))}
     active = [rule for rule in rules if rule.id not in pending]

@@ -1,9 +1,9 @@
 """
 The supervisor process, `mcrd`.
 
-User root, with the few capabilities of its row in `runtime.roles`; all others are dropped at start.  Distrusts
-control clients, the configuration, netlink and worker messages.  It opens every socket, joins groups, starts
-and watches workers; it never sees a packet.
+User root, with the few capabilities of its row in `runtime.roles`; all others are dropped at start.
+Distrusts control clients, the configuration, netlink and worker messages.  It opens every socket, joins
+groups, starts and watches workers; it never sees a packet.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 
 import uvloop
@@ -47,24 +47,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         configuration = _load(options.config, log)
         if options.check:
-            print(f"{options.config or DEFAULT_CONFIG}: {len(configuration.rules)} rules, no problems")
+            sys.stdout.write(
+                f"{options.config or DEFAULT_CONFIG}: {len(configuration.rules)} rules, no problems\n"
+            )
             return 0
         confine.require_capabilities(SUPERVISOR)
-        uvloop.run(_serve(options.control, options.workers, configuration, log))
+        _run(_serve(options.control, options.workers, configuration, log))
     except ConfigError as error:
-        print("\n".join(error.problems), file=sys.stderr)
-        return EXIT_USAGE
+        return _fail(EXIT_USAGE, *error.problems)
+    except UsageError as error:
+        return _fail(EXIT_USAGE, f"mcrd: {error}")
     except McrError as error:
-        print(f"mcrd: {error}", file=sys.stderr)
-        return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
+        return _fail(EXIT_FAILED, f"mcrd: {error}")
     return 0
+
+
+def _run(service: Coroutine[object, object, None]) -> None:
+    """Run to the end; of a group of failures only the first one of our own is for the user."""
+    try:
+        uvloop.run(service)
+    except ExceptionGroup as group:
+        ours = group.subgroup(McrError)
+        while isinstance(ours, ExceptionGroup):
+            ours = ours.exceptions[0]
+        raise (ours or group) from None
+
+
+def _fail(status: int, *lines: str) -> int:
+    sys.stderr.write("".join(f"{line}\n" for line in lines))
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mcrd",
         description="Relay multicast UDP between networks.",
-        epilog="Signals: SIGTERM and SIGINT stop it. Exit status: 0 stopped, 1 failed, 2 bad usage or configuration.",
+        epilog="SIGTERM and SIGINT stop it. Exit status: 0 stopped, 1 failed, 2 bad usage or configuration.",
     )
     parser.add_argument(
         "--config",
@@ -150,7 +168,7 @@ async def _follow(supervisor: Supervisor) -> None:
 
 
 def _make_state(workers: int | None, configuration: Configuration) -> State:
-    """Pin worker N to the Nth usable CPU; when there are more workers than CPUs, begin again with the first."""
+    """Pin worker N to the Nth usable CPU; more workers than CPUs begin again with the first."""
     cpus = sorted(os.sched_getaffinity(0))
     count = workers or min(len(cpus), MAX_WORKERS)
     return State(

@@ -7,7 +7,8 @@ Source: RFC 3678 section 5 (protocol-independent API); net.ipv4.igmp_max_members
 import errno
 import socket
 import struct
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def read_limits() -> Limits:
     return Limits(*(int((_SYSCTL / name).read_text()) for name in ("igmp_max_memberships", "igmp_max_msf")))
 
 
-def has_room(held: Set[Membership], wanted: Membership, limits: Limits) -> bool:
+def has_room(held: AbstractSet[Membership], wanted: Membership, limits: Limits) -> bool:
     """
     Say whether a socket that holds *held* may also hold *wanted*.
 
@@ -74,7 +75,7 @@ class Memberships:
         self._holders: list[_Holder] = []
         self._holder_of: dict[Membership, _Holder] = {}
 
-    def held(self) -> Set[Membership]:
+    def held(self) -> AbstractSet[Membership]:
         """Give all that are held now."""
         return self._holder_of.keys()
 
@@ -126,7 +127,7 @@ class Memberships:
         for holder in self._holders:
             if holder.version == version and has_room(holder.held, wanted, self._limits):
                 return holder
-        family = socket.AF_INET if version == 4 else socket.AF_INET6  # noqa: PLR2004 - the version of IP
+        family = socket.AF_INET if version == 4 else socket.AF_INET6
         holder = _Holder(socket.socket(family, socket.SOCK_DGRAM), version)
         self._holders.append(holder)
         return holder
@@ -141,11 +142,12 @@ def memberships_of(
     interface: str, ifindex: int, group: Address, sources: Iterable[Address]
 ) -> set[Membership]:
     """Say what must be joined for one input."""
-    return {Membership(interface, ifindex, group, source) for source in (list(sources) or [None])}
+    wanted: list[Address | None] = [*sources]
+    return {Membership(interface, ifindex, group, source) for source in wanted or [None]}
 
 
 def _level(membership: Membership) -> int:
-    return socket.IPPROTO_IP if membership.group.version == 4 else socket.IPPROTO_IPV6  # noqa: PLR2004 - the version of IP
+    return socket.IPPROTO_IP if membership.group.version == 4 else socket.IPPROTO_IPV6
 
 
 def _request(membership: Membership) -> bytes:
@@ -155,6 +157,6 @@ def _request(membership: Membership) -> bytes:
 
 
 def _sockaddr_storage(address: Address) -> bytes:
-    if address.version == 4:  # noqa: PLR2004 - the version of IP
+    if address.version == 4:
         return struct.pack("=HH4s120x", socket.AF_INET, 0, address.packed)
     return struct.pack("=HHI16sI100x", socket.AF_INET6, 0, 0, address.packed, 0)

@@ -61,18 +61,17 @@ def _workers(_layout: Layout, state: State, now_s: float) -> Iterator[Action]:
             yield StartWorker(worker.number)
         elif worker.state is WorkerState.STARTING and now_s >= worker.since_s + ANSWER_DEADLINE_S:
             yield KillWorker(worker.number, "not ready in time")
-        elif worker.state is WorkerState.READY and worker.waits_for_answer:
-            if now_s >= worker.sent_at_s + ANSWER_DEADLINE_S:
-                yield KillWorker(worker.number, "share not acknowledged in time")
+        elif worker.waits_for_answer and now_s >= worker.sent_at_s + ANSWER_DEADLINE_S:
+            yield KillWorker(worker.number, "share not acknowledged in time")
 
 
 def _open(layout: Layout, state: State, _now_s: float) -> Iterator[Action]:
     for plan in layout.interfaces.values():
         if plan.link.index not in state.interfaces:
             yield OpenRings(plan)
-    for slot, plan in layout.outputs.items():
-        if slot not in state.outputs or state.outputs[slot].plan != plan:
-            yield OpenOutput(slot, plan)
+    for slot, output in layout.outputs.items():
+        if slot not in state.outputs or state.outputs[slot].plan != output:
+            yield OpenOutput(slot, output)
 
 
 def _wanted_hashes(layout: Layout, state: State, ifindex: int) -> frozenset[int]:

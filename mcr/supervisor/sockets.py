@@ -194,7 +194,7 @@ def _attach(target: socket.socket, level: int, option: int, program: bpf.Program
 
 def _open_output(output: Output, ifindex: int) -> socket.socket:
     address, port = output.to.address, output.to.port
-    ipv6 = address.version == 6  # noqa: PLR2004 - the version of IP
+    ipv6 = address.version == 6
     sender = socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
     try:
         _attach(sender, socket.SOL_SOCKET, SO_ATTACH_FILTER, bpf.nothing())  # answers are not for us
@@ -212,9 +212,9 @@ def _open_output(output: Output, ifindex: int) -> socket.socket:
 
 def _ipv4_options(ifindex: int) -> list[tuple[int, int, int | bytes]]:
     """
-    Leave by the interface, not back to ourselves, in fragments where the MTU demands it, and report full queues.
+    Leave by the interface and not back to ourselves, in fragments where the MTU demands it.
 
-    Without IP_RECVERR the kernel drops at a full device queue and says nothing (udp_send_skb).
+    A full queue is reported: without IP_RECVERR the kernel drops at a full device queue and says nothing (udp_send_skb).
     """
     return [
         (socket.IPPROTO_IP, socket.IP_MULTICAST_IF, struct.pack("=4s4si", bytes(4), bytes(4), ifindex)),

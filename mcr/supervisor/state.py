@@ -1,4 +1,4 @@
-"""What the supervisor knows: the rules that should be, and what it has open.  Only `perform` changes the latter."""
+"""What the supervisor knows: the rules that should be, and what it has open, which only `perform` changes."""
 
 import socket
 from collections.abc import Mapping
@@ -75,6 +75,16 @@ class Worker:
     generation: int = 0
     sent_at_s: float = 0.0
     installed: tuple[int, int] | None = None
+
+    def end(self, backoff_s: float, now_s: float) -> None:
+        """Forget the process and what it had; the next one starts after *backoff_s*."""
+        self.process = None
+        self.share = self.installed = None
+        self.rings.clear()
+        self.outputs.clear()
+        self.restarts += 1
+        self.backoff_s = backoff_s
+        self.start_at_s = now_s + backoff_s
 
     @property
     def waits_for_answer(self) -> bool:

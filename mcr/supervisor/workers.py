@@ -34,7 +34,7 @@ class WorkerProcess:
         return self._process.pid
 
     def listen(self, heard: Callable[[wire.FromWorker], None], failed: Callable[[PeerError], None]) -> None:
-        """Call *heard* for every message; on the first breach of the protocol call *failed* and listen no more."""
+        """Call *heard* for every message; on a breach of the protocol call *failed* and listen no more."""
         asyncio.get_running_loop().add_reader(self._channel.fileno(), self._read, heard, failed)
 
     async def send(self, message: wire.ToWorker, descriptors: list[int]) -> None:
@@ -83,12 +83,13 @@ class WorkerProcess:
             message, descriptors = self._channel.receive()
             for descriptor in descriptors:
                 os.close(descriptor)
-            if not isinstance(message, wire.Ready | wire.Installed):
-                raise PeerError(f"got a message of kind {message.kind!r}, expected ready or installed")
         except BlockingIOError:
             return
         except PeerError as error:
             self.hang_up()
             failed(error)
             return
-        heard(message)
+        if isinstance(message, wire.Ready | wire.Installed):
+            heard(message)
+        else:
+            failed(PeerError(f"got a message of kind {message.kind!r}, expected ready or installed"))

@@ -5,6 +5,7 @@ One worker writes it, the supervisor reads it.  All fields are unsigned 64-bit n
 """
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from mmap import mmap
 
@@ -103,14 +104,17 @@ def read_snapshot(memory: mmap, rule_slots: int, output_slots: int) -> Snapshot:
         (rule_span(0)[0], rule_slots * RULE_WORDS * WORD_BYTES),
         (output_span(0)[0], output_slots * OUTPUT_WORDS * WORD_BYTES),
     )
+    copies = _copy(memory, spans)
     for _ in range(SNAPSHOT_TRIES):
         before = read_header(memory).sequence
-        copies = [memory[start : start + length] for start, length in spans]
-        consistent = before % 2 == 0 and read_header(memory).sequence == before
-        if consistent:
-            break
-    interfaces, rules, outputs = (memoryview(copy).cast("Q") for copy in copies)
-    return Snapshot(interfaces, rules, outputs, consistent)
+        copies = _copy(memory, spans)
+        if before % 2 == 0 and read_header(memory).sequence == before:
+            return Snapshot(copies[0], copies[1], copies[2], consistent=True)
+    return Snapshot(copies[0], copies[1], copies[2], consistent=False)
+
+
+def _copy(memory: mmap, spans: Iterable[tuple[int, int]]) -> "list[memoryview[int]]":
+    return [memoryview(memory[start : start + length]).cast("Q") for start, length in spans]
 
 
 def _slot(words: "memoryview[int]", slot: int, length: int) -> "memoryview[int]":

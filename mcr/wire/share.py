@@ -1,8 +1,8 @@
 """
 A share as bytes, and its digest: the Python side of the structs in ``native/mcr.h``.
 
-The supervisor writes the bytes into a memory file; the worker's C code loads them into its table and computes the
-digest from there, so that a wrong table cannot hide behind a right message.
+The supervisor writes the bytes into a memory file; the worker's C code loads them into its table and computes
+the digest from there, so that a wrong table cannot hide behind a right message.
 """
 
 import struct

@@ -1,5 +1,5 @@
 """
-Messages between the supervisor and a worker: one msgpack map per SOCK_SEQPACKET packet, descriptors beside it.
+Messages between the supervisor and a worker: one msgpack map per packet, descriptors beside it.
 
 ::
 

@@ -2,8 +2,8 @@
 The worker process.
 
 User nobody, no capabilities, a short list of system calls; it cannot open anything.  Distrusts every packet.
-It gets all descriptors from the supervisor, relays until the supervisor has something to say, and ends when the
-supervisor's end of the channel is closed.
+It gets all descriptors from the supervisor, relays until the supervisor has something to say, and ends when
+the supervisor's end of the channel is closed.
 """
 
 import os
@@ -34,7 +34,8 @@ def main(arguments: list[str]) -> int:
         log.info("channel ended", reason=str(error))
         return 0
     except McrError as error:
-        log.error("worker failed", code=error.code, reason=str(error))
+        # Why it failed is in the message; where it failed in this file helps nobody.
+        log.error("worker failed", code=error.code, reason=str(error))  # noqa: TRY400
         return 1
     return 0
 

@@ -23,7 +23,7 @@ static_assert(sizeof(struct mcr_output_counters) == 8 * (2 + MCR_NOT_SENT_REASON
 #define BATCH_FRAMES 512
 /* Datagrams sent per second from which on it is worth to wait for more, and how long. */
 #define GATHER_RATE_PPS 20000
-#define GATHER_NS 50000
+#define GATHER_NS 100000
 #define RATE_WINDOW_NS 2000000ull
 #define CONTROL_NS 1000000ull
 #define HEARTBEAT_NS 100000000ull

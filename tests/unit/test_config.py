@@ -1,5 +1,6 @@
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcr.config import Configuration, load_configuration
+from mcr.config.schema import File, InputObject, OutputObject, RuleEntry
 from mcr.errors import ConfigError
 from mcr.model.endpoint import SYNTAX, parse_endpoint
 from mcr.model.rule import NAME_SYNTAX, Origin, Output, Rule, TtlPolicy
@@ -28,6 +30,7 @@ PLACE = f"{SYNTAX}, or an object with these parts"
 OUTPUTS = f"a list of outputs, or one output: {PLACE}"
 TTL = "auto, keep, decrement or 1 to 255"
 FILE_KEYS = "workers, steering, rules"
+SAME_INPUT = "got input 239.1.1.1%eth0:5001, expected another one than that of rule 'a': 239.1.1.1%eth0:5001"
 RULE_KEYS = "name, from, to, allow_link_local"
 
 
@@ -68,6 +71,26 @@ def test_the_example_of_the_manual_loads(tmp_path: Path) -> None:
     )
 
 
+def test_every_example_in_the_reference_loads(tmp_path: Path) -> None:
+    manual = (Path(__file__).parents[2] / "user_docs" / "configuration.md").read_text()
+    examples = re.findall(r"^```json5\n(.*?)^```", manual, re.DOTALL | re.MULTILINE)
+
+    assert examples
+    for example in examples:
+        load(tmp_path, example)
+
+
+def test_every_key_is_in_the_reference() -> None:
+    manual = (Path(__file__).parents[2] / "user_docs" / "configuration.md").read_text()
+    keys = {
+        field.alias or name
+        for model in (File, RuleEntry, InputObject, OutputObject)
+        for name, field in model.model_fields.items()
+    }
+
+    assert {key for key in keys if f"| `{key}` |" not in manual} == set()
+
+
 def test_an_empty_object_gives_the_defaults(tmp_path: Path) -> None:
     assert load(tmp_path, "{}") == Configuration(None, Steering.AUTO, ruleset([]))
 
@@ -106,6 +129,10 @@ OUT = '"192.0.2.7:6000"'
 
 def one_rule(text: str) -> str:
     return f"{{ rules: [{{ {text} }}] }}"
+
+
+def two_rules(one: str, other: str) -> str:
+    return f"{{ rules: [{{ {one} }}, {{ {other} }}] }}"
 
 
 def parts(text: str) -> str:
@@ -224,11 +251,11 @@ TABLE = [
     ),
     # rules among each other
     (
-        f"{{ rules: [{{ name: 'a', from: {IN}, to: {OUT} }}, {{ name: 'b', from: {IN}, to: {OUT} }}] }}",
-        "rules[1].from: got input 239.1.1.1%eth0:5001, expected another one than that of rule 'a': 239.1.1.1%eth0:5001",
+        two_rules(f"name: 'a', from: {IN}, to: {OUT}", f"name: 'b', from: {IN}, to: {OUT}"),
+        f"rules[1].from: {SAME_INPUT}",
     ),
     (
-        f"{{ rules: [{{ name: 'a', from: {IN}, to: {OUT} }}, {{ name: 'a', from: '239.1.1.2%x:1', to: {OUT} }}] }}",
+        two_rules(f"name: 'a', from: {IN}, to: {OUT}", f"name: 'a', from: '239.1.1.2%x:1', to: {OUT}"),
         "rules[1].name: got name 'a', expected another one than that of the rule for 239.1.1.1%eth0:5001",
     ),
     (
@@ -236,8 +263,10 @@ TABLE = [
         "rules[0].to: got outputs that feed their own input, expected no ring: 'a' -> 'a'",
     ),
     (
-        "{ rules: [{ name: 'a', from: '239.1.1.1%x:1', to: '239.1.1.2%y:1' },"
-        " { name: 'b', from: '239.1.1.2%y:1', to: '239.1.1.1%x:1' }] }",
+        two_rules(
+            "name: 'a', from: '239.1.1.1%x:1', to: '239.1.1.2%y:1'",
+            "name: 'b', from: '239.1.1.2%y:1', to: '239.1.1.1%x:1'",
+        ),
         "rules[1].to: got outputs that feed their own input, expected no ring: 'a' -> 'b' -> 'a'",
     ),
 ]
@@ -269,7 +298,7 @@ def test_everything_that_is_wrong_is_listed_at_once(tmp_path: Path) -> None:
         f"rules[1].to[0].ttl: got 300, expected {TTL}",
         f"rules[1].to[1]: got 7, expected {PLACE}",
         "rules[3].from: got a link-local group, expected another one or allow_link_local: true",
-        "rules[2].from: got input 239.1.1.1%eth0:5001, expected another one than that of rule 'a': 239.1.1.1%eth0:5001",
+        f"rules[2].from: {SAME_INPUT}",
         "rules[3].to: got outputs that feed their own input, expected no ring: 'd' -> 'd'",
     ]
 

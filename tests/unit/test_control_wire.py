@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import get_type_hints
 
 import pytest
@@ -187,6 +188,12 @@ def test_bad_parameters_are_all_named(method: str, params: dict[str, object], me
         check_params(method, params)
 
     assert str(error.value) == message
+
+
+def test_every_method_is_in_the_protocols_document() -> None:
+    document = (Path(__file__).parents[2] / "developer_docs" / "protocols.md").read_text()
+
+    assert [method for method in METHODS if f"| `{method}` |" not in document] == []
 
 
 def test_only_methods_that_change_something_say_so() -> None:

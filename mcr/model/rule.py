@@ -28,7 +28,7 @@ class TtlPolicy(StrEnum):
     What the time to live (IPv4) or hop limit (IPv6) of a relayed datagram follows from.
 
     AUTO is one less than what arrived but never below 1: a source that sends with TTL 1, the default of
-    every socket, still gets through the relay.  DECREMENT drops and counts what arrives with 1, like a router.
+    every socket, still gets through the relay.  DECREMENT drops what arrives with 1, like a router.
     """
 
     AUTO = "auto"

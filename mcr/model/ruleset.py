@@ -105,7 +105,8 @@ def _same_inputs(rules: list[Rule]) -> Iterator[Problem]:
         others = groups.setdefault((rule.interface, rule.input.address, rule.input.port), [])
         for other in others:
             if _share_a_source(rule.input, other.input):
-                message = f"got input {rule.input}, expected another one than that of rule {other.name!r}: {other.input}"
+                taken = f"that of rule {other.name!r}: {other.input}"
+                message = f"got input {rule.input}, expected another one than {taken}"
                 yield Problem(rule, RuleError("duplicate_input", message))
         others.append(rule)
 

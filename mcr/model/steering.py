@@ -16,7 +16,7 @@ _MASK = 0xFFFFFFFF
 
 
 class Steering(StrEnum):
-    """How frames are spread: by the CPU they arrive on, by hash of (group, port), or as fits the interface."""
+    """How frames are spread: by arrival CPU, by hash of (group, port), or as fits the interface."""
 
     AUTO = "auto"
     CPU = "cpu"

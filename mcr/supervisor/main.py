@@ -67,10 +67,16 @@ def _run(service: Coroutine[object, object, None]) -> None:
     try:
         uvloop.run(service)
     except ExceptionGroup as group:
-        ours = group.subgroup(McrError)
-        while isinstance(ours, ExceptionGroup):
-            ours = ours.exceptions[0]
-        raise (ours or group) from None
+        raise _first(group) from None
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    """Give the first failure of our own, or the whole group if there is none."""
+    for error in group.exceptions:
+        found = _first(error) if isinstance(error, ExceptionGroup) else error
+        if isinstance(found, McrError):
+            return found
+    return group
 
 
 def _fail(status: int, *lines: str) -> int:

@@ -214,7 +214,8 @@ def _ipv4_options(ifindex: int) -> list[tuple[int, int, int | bytes]]:
     """
     Leave by the interface and not back to ourselves, in fragments where the MTU demands it.
 
-    A full queue is reported: without IP_RECVERR the kernel drops at a full device queue and says nothing (udp_send_skb).
+    A full device queue is reported: without IP_RECVERR the kernel drops there and says nothing
+    (udp_send_skb in net/ipv4/udp.c).
     """
     return [
         (socket.IPPROTO_IP, socket.IP_MULTICAST_IF, struct.pack("=4s4si", bytes(4), bytes(4), ifindex)),

@@ -9,6 +9,7 @@ Exit status: 0 every datagram arrived once; 1 some did not, or came twice; 2 it 
 
 import argparse
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -45,6 +46,10 @@ NETWORKS = (
 READY_S = 15.0
 LATE_S = 10.0  # a receiver that misses something gives up after 2 s without any datagram
 STOP_S = 3.0
+SHORTEST_SECOND_S = 0.5
+HEAD = "TIME  RULE           IN PPS  OUTPUTS  OUT PPS    LOST   P50 US   P99 US  WORKER"
+ROW = "{:>4}  {:<12} {:>8,.0f} {:>8} {:>8,.0f} {:>7,} {:>8,.0f} {:>8,.0f}  {}"
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 EXIT_LOST, EXIT_CANNOT_RUN, EXIT_INTERRUPTED = 1, 2, 130
 
 
@@ -79,7 +84,9 @@ class Child:
     It gets SIGTERM when this script dies, however that happens, and no Ctrl-C of its own.
     """
 
-    def __init__(self, namespace: str, *command: str | Path, take: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, namespace: str, *command: str | Path, take: Callable[[str], None] | None = None
+    ) -> None:
         self.name = Path(command[0]).name
         self.last_lines: deque[str] = deque(maxlen=20)
         self._take = take
@@ -140,18 +147,20 @@ class Receiver:
 
     def __init__(self, endpoint: Endpoint, count: int) -> None:
         self.is_listening = False
-        self.now: dict[str, Any] = {}
+        self.pulses = 0
+        self.now: dict[str, Any] = {"rate_pps": 0, "lost": 0, "latency_us": {"p50": None, "p99": None}}
+        self.report: dict[str, Any] = {}
         options = ["--count", str(count), "--linger", "0.3", "--progress", "--json"]
         self.child = Child(
             SINK, COMMANDS / "mcrgen", "receive", "--from", str(endpoint), *options, take=self._take
         )
-        self.report: dict[str, Any] = {}
 
     def _take(self, line: str) -> None:
         if line == "listening":
             self.is_listening = True
         elif line.startswith("{"):
             self.now = json.loads(line)
+            self.pulses += 1
 
 
 @dataclass
@@ -178,13 +187,12 @@ class Stream:
         given = self.rule.input
         place = Endpoint(given.address, given.port, "eth0", given.sources[:1])
         how = ["--rate", self.traffic.rate_pps, "--size", self.traffic.payload_bytes, "--count", self.count]
-        self.sender = Child(
-            SOURCE, COMMANDS / "mcrgen", "send", "--to", str(place), *map(str, how), "--json"
-        )
+        self.sender = Child(SOURCE, COMMANDS / "mcrgen", "send", "--to", str(place), *map(str, how), "--json")
 
-    def children(self) -> list[Child]:
-        """Give all that was started."""
-        return [receiver.child for receiver in self.receivers] + ([self.sender] if self.sender else [])
+    def stop(self) -> None:
+        """End whatever was started."""
+        for child in [receiver.child for receiver in self.receivers] + ([self.sender] if self.sender else []):
+            child.stop()
 
 
 # ---- the stage -------------------------------------------------------------------------------------
@@ -255,20 +263,20 @@ def make_networks() -> None:
             ip("-n", namespace, "link", "set", interface, "up")
 
 
-def wait_until(is_true: Callable[[], bool], children: Sequence[Child], what: str) -> None:
+def wait_until(is_true: Callable[[], bool], needed: Sequence[Child], waited_for: Child) -> None:
     """
     Wait for a condition.
 
     Raises:
-        CannotRun: it does not come true, or one of *children* ends.
+        CannotRun: it does not come true, or one of the *needed* ends.
     """
     deadline = time.monotonic() + READY_S
     while not is_true():
-        for child in children:
+        for child in needed:
             if not child.is_alive:
                 raise CannotRun(child.complaint("ended early"))
         if time.monotonic() > deadline:
-            raise CannotRun(children[0].complaint(f"is not ready after {READY_S:.0f} s: {what}"))
+            raise CannotRun(waited_for.complaint(f"is not ready after {READY_S:.0f} s"))
         time.sleep(0.02)
 
 
@@ -281,78 +289,84 @@ def is_relaying(control: Path) -> bool:
     except McrError:
         return False
     installed = all(worker["expected_digest"] == worker["installed_digest"] for worker in workers)
-    return installed and all(
-        part["state"] == "active" for rule in rules for part in (rule, *rule["outputs"])
-    )
+    return installed and all(part["state"] == "active" for rule in rules for part in (rule, *rule["outputs"]))
 
 
 # ---- what it shows ---------------------------------------------------------------------------------
 
 
 class Screen:
-    """One line per stream, every second: in place on a terminal, one after the other elsewhere."""
+    """A table, every second anew: in place on a terminal, its lines one after the other elsewhere."""
 
     def __init__(self) -> None:
         self._is_terminal = sys.stdout.isatty()
+        self._columns = shutil.get_terminal_size().columns if self._is_terminal else None
         self._shown = 0
 
-    def show(self, second: int, lines: Sequence[str]) -> None:
-        """Show *lines*, on a terminal over those shown before."""
+    def show(self, lines: Sequence[str]) -> None:
+        """Show *lines*, on a terminal over those shown before; a line that wraps could not be overwritten."""
         if self._shown and self._is_terminal:
             print(f"\x1b[{self._shown}F\x1b[J", end="")
+        elif not self._shown:
+            print(HEAD[: self._columns])
         for line in lines:
-            print(f"{second:3} s  {line}")
+            print(line[: self._columns])
         sys.stdout.flush()
         self._shown = len(lines)
 
 
-def us(value: float | None) -> str:
-    """Write microseconds."""
-    return "-" if value is None else f"{value:,.0f} us"
-
-
-def worst(values: Sequence[float | None]) -> float | None:
-    """Give the highest of the values that are known."""
-    return max((value for value in values if value is not None), default=None)
-
-
-def describe(stream: Stream, in_pps: float) -> str:
-    """Say in one line what happens to a stream now."""
-    now = [receiver.now for receiver in stream.receivers if receiver.now]
-    out_pps = sum(one["rate_pps"] for one in now)
-    lost = sum(one["lost"] for one in now)
-    p50, p99 = (worst([one["latency_us"][name] for one in now]) for name in ("p50", "p99"))
-    return (
-        f"{stream.rule.name:<12} {in_pps:>7,.0f} pps in  {out_pps:>7,.0f} pps out of {len(stream.receivers)}  "
-        f"{lost:>5,} lost   p50 {us(p50):>8}   p99 {us(p99):>8}   {stream.workers}"
+def describe(stream: Stream, second: int, in_pps: float) -> str:
+    """Say in one line what happens to a stream now; of several outputs, the latency of the slowest one."""
+    now = [receiver.now for receiver in stream.receivers]
+    out_pps, lost = (sum(one[key] for one in now) for key in ("rate_pps", "lost"))
+    latencies = [one["latency_us"] for one in now]
+    p50, p99 = (max((one[key] for one in latencies if one[key]), default=0) for key in ("p50", "p99"))
+    return ROW.format(
+        f"{second} s", stream.rule.name, in_pps, len(now), out_pps, lost, p50, p99, stream.workers
     )
+
+
+class Show:
+    """Shows what happens to *streams*, whenever every receiver has told of another second."""
+
+    def __init__(self, streams: Sequence[Stream], client: Client) -> None:
+        self._streams = streams
+        self._client = client
+        self._screen = Screen()
+        self._began = self._told = time.monotonic()
+        self._pulses = min(receiver.pulses for stream in streams for receiver in stream.receivers)
+
+    def beat(self) -> None:
+        """Show the last second if it has not been shown."""
+        now = time.monotonic()
+        pulses = min(receiver.pulses for stream in self._streams for receiver in stream.receivers)
+        if pulses == self._pulses or now - self._told < SHORTEST_SECOND_S:
+            return
+        matched, lines = read_matched(self._client), []
+        for stream in self._streams:
+            in_pps = (matched[stream.rule.id] - stream.matched) / (now - self._told)
+            lines.append(describe(stream, round(now - self._began), in_pps))
+            stream.matched = matched[stream.rule.id]
+        self._screen.show(lines)
+        self._told, self._pulses = now, pulses
 
 
 def watch(streams: Sequence[Stream], client: Client, mcrd: Child, deadline: float) -> None:
     """
-    Show what happens once a second until every receiver has all, or has given up.
+    Show what happens until every receiver has all, or has given up.
 
     Raises:
         CannotRun: mcrd ends, or a receiver never does.
     """
-    screen, began, told = Screen(), time.monotonic(), time.monotonic()
+    show = Show(streams, client)
     receivers = [receiver for stream in streams for receiver in stream.receivers]
     while any(receiver.child.is_alive for receiver in receivers):
-        time.sleep(0.05)
-        now = time.monotonic()
         if not mcrd.is_alive:
             raise CannotRun(mcrd.complaint("ended early"))
-        if now > deadline:
+        if time.monotonic() > deadline:
             raise CannotRun(receivers[0].child.complaint("does not end"))
-        if now - told >= 1:
-            matched = read_matched(client)
-            lines = []
-            for stream in streams:
-                count = matched[stream.rule.id]
-                lines.append(describe(stream, (count - stream.matched) / (now - told)))
-                stream.matched = count
-            screen.show(round(now - began), lines)
-            told = now
+        show.beat()
+        time.sleep(0.05)
 
 
 def read_matched(client: Client) -> dict[str, int]:
@@ -366,38 +380,36 @@ def name_workers(streams: Sequence[Stream], client: Client) -> None:
     rules: Any = client.call("rule.list")
     holders = {rule["id"]: " ".join(map(str, rule["workers"])) for rule in rules}
     for stream in streams:
-        stream.workers = f"worker {holders[stream.rule.id]}"
+        stream.workers = holders[stream.rule.id]
 
 
-def introduce(control: Path, client: Client) -> None:
+def introduce(client: Client) -> None:
     """Say what runs."""
     workers: Any = client.call("worker.list")
-    processes = ", ".join(f"worker {one['worker']} (pid {one['pid']}, CPU {one['cpu']})" for one in workers)
-    print(f"{SOURCE} eth0 --- eth0 {RELAY} eth1 --- eth0 {SINK}   (no route from end to end)")
-    print(f"mcrd --config examples/demo.json5 --control {control}: {processes}\n", flush=True)
+    print(f"{SOURCE} eth0 ---- eth0 {RELAY} eth1 ---- eth0 {SINK}")
+    print("There is no route from source to sink; mcrd relays by the rules of examples/demo.json5.")
+    for one in workers:
+        print(f"worker {one['worker']}: pid {one['pid']}, CPU {one['cpu']}, {one['rules']} rules")
+    print(flush=True)
 
 
 def summarize(streams: Sequence[Stream]) -> bool:
     """Print what was sent and what arrived; say whether every datagram arrived once."""
-    rows, missing, repeated, expected = [], 0, 0, 0
+    rows: list[list[object]] = []
+    sent = missing = repeated = 0
     for stream in streams:
         for output, receiver in zip(stream.rule.outputs, stream.receivers, strict=True):
             report, latency = receiver.report, receiver.report["latency_us"]
-            lost = max(stream.sent - report["distinct"], 0)
-            counts = (stream.sent, report["distinct"], lost, report["duplicated"])
-            name = stream.rule.name if receiver is stream.receivers[0] else ""
-            rows.append(
-                [name, str(output.to), *(f"{count:,}" for count in counts)]
-                + [us(latency["p50"]), us(latency["p99"]), stream.workers]
-            )
-            missing, repeated, expected = missing + lost, repeated + counts[3], expected + stream.sent
-    head = ["RULE", "OUTPUT", "SENT", "RECEIVED", "LOST", "TWICE", "P50", "P99", ""]
-    align = ["left", "left", *["right"] * 6, "left"]
-    print("\nCounted at the receivers, latency from before sending to arrival in the receiver's kernel:\n")
-    print(tabulate(rows, head, tablefmt="plain", disable_numparse=True, colalign=align))
-    arrived = f"{expected - missing:,} of {expected:,} datagrams arrived"
-    verdict = "nothing was lost" if not missing else f"{missing:,} LOST"
-    print(f"\n{verdict}: {arrived}" + (f", {repeated:,} CAME TWICE" if repeated else ""), flush=True)
+            lost, name = max(stream.sent - report["distinct"], 0), stream.rule.name
+            row = [name, str(output.to), stream.sent, report["distinct"], lost, report["duplicated"]]
+            rows.append([*row, latency["p50"], latency["p99"], stream.workers])
+            sent, missing, repeated = sent + stream.sent, missing + lost, repeated + report["duplicated"]
+    head = ["RULE", "OUTPUT", "SENT", "RECEIVED", "LOST", "TWICE", "P50 US", "P99 US", "WORKER"]
+    print("\nCounted at the receivers; latency is from sending to arrival in the sink's kernel:\n")
+    print(tabulate(rows, head, tablefmt="plain", floatfmt=",.0f", intfmt=",", missingval="-"))
+    verdict = f"{missing:,} LOST" if missing else "nothing was lost"
+    twice = f", {repeated:,} CAME TWICE" if repeated else ""
+    print(f"\n{verdict}: {sent - missing:,} of {sent:,} datagrams arrived{twice}", flush=True)
     return missing == repeated == 0
 
 
@@ -406,7 +418,7 @@ def summarize(streams: Sequence[Stream]) -> bool:
 
 def play(seconds: int, stack: ExitStack) -> bool:
     """
-    Build, relay, count; *stack* takes it all down.
+    Build, relay, count; say whether every datagram arrived once.  *stack* takes everything down.
 
     Raises:
         CannotRun: something that the demo needs does not work here.
@@ -422,21 +434,18 @@ def play(seconds: int, stack: ExitStack) -> bool:
     stack.callback(mcrd.stop)
     streams = [make_stream(rule, seconds) for rule in rules]
     for stream in streams:
+        stack.callback(stream.stop)
         stream.listen()
-        stack.callback(lambda stream=stream: [child.stop() for child in stream.children()])
-    receivers = [receiver for stream in streams for receiver in stream.receivers]
-    children = [mcrd, *(receiver.child for receiver in receivers)]
-    wait_until(lambda: is_relaying(control), children, "the rules of examples/demo.json5")
-    wait_until(lambda: all(one.is_listening for one in receivers), children[1:], "listening")
+    wait_until_ready(control, mcrd, streams)
     with Client(control) as client:
-        introduce(control, client)
+        introduce(client)
         name_workers(streams, client)
         for stream in streams:
             stream.send()
         watch(streams, client, mcrd, time.monotonic() + seconds + LATE_S)
     collect(streams)
     is_complete = summarize(streams)
-    print("\nThe daemon's own account, mcrctl stats:\n", flush=True)
+    print("\nThe daemon's own account, from mcrctl stats:\n", flush=True)
     subprocess.run([COMMANDS / "mcrctl", "--control", control, "stats"], check=False)
     return is_complete
 
@@ -445,6 +454,20 @@ def make_stream(rule: Rule, seconds: int) -> Stream:
     """Decide what is sent for a rule."""
     traffic = TRAFFIC.get(rule.name, OTHER_TRAFFIC)
     return Stream(rule, traffic, traffic.rate_pps * seconds)
+
+
+def wait_until_ready(control: Path, mcrd: Child, streams: Sequence[Stream]) -> None:
+    """
+    Wait until nothing that is sent from now on can be missed.
+
+    Raises:
+        CannotRun: that does not come.
+    """
+    receivers = [receiver for stream in streams for receiver in stream.receivers]
+    children = [mcrd, *(receiver.child for receiver in receivers)]
+    wait_until(lambda: is_relaying(control), children, mcrd)
+    for receiver in receivers:
+        wait_until(lambda receiver=receiver: receiver.is_listening, children, receiver.child)
 
 
 def collect(streams: Sequence[Stream]) -> None:
@@ -462,17 +485,19 @@ def collect(streams: Sequence[Stream]) -> None:
 
 def interrupt(_signal: int, _frame: object) -> NoReturn:
     """Unwind, so that everything is taken down; once only, or taking down would be interrupted too."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     raise Interrupted
 
 
 def main() -> int:
     """Run the demo; give the exit status."""
-    parser = argparse.ArgumentParser(prog="scripts/demo", description="Relay between network namespaces.")
+    parser = argparse.ArgumentParser(
+        prog="scripts/demo", description="Relay between network namespaces for some seconds."
+    )
     parser.add_argument("--seconds", type=int, default=6, metavar="N", help="how long to send (6)")
     seconds = parser.parse_args().seconds
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ENDING_SIGNALS:
         signal.signal(number, interrupt)
     try:
         with ExitStack() as stack:

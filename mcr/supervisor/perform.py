@@ -93,7 +93,7 @@ class Performer:
         slot = self._state.interface_slots.take()
         for worker in self._state.workers:
             worker.counters.clear(interface_span(slot))
-        opened = OpenInterface(action.plan, slot, sockets.ring_shape(link.mtu), rings)
+        opened = OpenInterface(action.plan, slot, sockets.ring_shape(link.mtu, len(rings)), rings)
         self._state.interfaces[link.index] = opened
         self._log.info("interface opened", interface=link.name, steering=action.plan.steering.value)
 

@@ -1,7 +1,7 @@
 """What the daemon tells about itself: documents made from the state and the shared counters."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import psutil
 
@@ -10,6 +10,7 @@ from mcr.model.stats import total_interface, total_output, total_rule
 from mcr.model.steering import Steering
 from mcr.supervisor.actions import Action, HoldPort, Join, OpenOutput, OpenRings
 from mcr.supervisor.layout import Layout, memberships_for, port_hold_for, why_output_pending
+from mcr.supervisor.lifecycle import WorkerState
 from mcr.supervisor.sockets import read_kernel_drops
 from mcr.supervisor.state import OpenInterface, State, Worker
 from mcr.wire.counters import Snapshot
@@ -33,11 +34,14 @@ class Report:
     def __init__(self, state: State, layout: Layout) -> None:
         self._state = state
         self._layout = layout
+        self._holders: dict[RuleId, list[int]] = {}
+        for number, share in enumerate(layout.shares):
+            for placed in share.rules:
+                self._holders.setdefault(placed.rule.id, []).append(number)
 
     def rules(self, rules: Iterable[Rule]) -> list[RuleDocument]:
         """Describe rules, and what keeps them or their outputs from working."""
-        holders = self._holders()
-        return [self._rule(rule, holders.get(rule.id, [])) for rule in rules]
+        return [self._rule(rule) for rule in rules]
 
     def stats(self, rules: Iterable[Rule]) -> StatsDocument:
         """Read all counters, each worker's at one moment."""
@@ -95,14 +99,7 @@ class Report:
             "ring": {"frames": shape.frames, "frame_bytes": shape.frame_bytes, "bytes": shape.bytes},
         }
 
-    def _holders(self) -> Mapping[RuleId, list[int]]:
-        holders: dict[RuleId, list[int]] = {}
-        for number, share in enumerate(self._layout.shares):
-            for placed in share.rules:
-                holders.setdefault(placed.rule.id, []).append(number)
-        return holders
-
-    def _rule(self, rule: Rule, workers: list[int]) -> RuleDocument:
+    def _rule(self, rule: Rule) -> RuleDocument:
         reason = self._why_pending(rule)
         slots = self._state.slots[rule.id].outputs
         return {
@@ -112,7 +109,7 @@ class Report:
             "origin": rule.origin.value,
             "state": "pending" if reason else "active",
             "reason": reason,
-            "workers": workers,
+            "workers": self._holders.get(rule.id, []),
             "allow_link_local": rule.allow_link_local,
             "outputs": [self._output(output, slot) for output, slot in zip(rule.outputs, slots, strict=True)],
         }
@@ -126,7 +123,20 @@ class Report:
         steps += [Join(membership) for membership in memberships_for(rule, self._state.links)]
         steps += [HoldPort(hold) for hold in port_hold_for(rule, self._state.links)]
         refused = next((self._state.failures[step] for step in steps if step in self._state.failures), None)
-        return refused or (None if plan.link.up else f"interface {rule.interface} is down")
+        return (
+            refused
+            or self._why_not_yet(rule)
+            or (None if plan.link.up else f"interface {rule.interface} is down")
+        )
+
+    def _why_not_yet(self, rule: Rule) -> str | None:
+        if self._layout.interfaces[rule.interface].link.index not in self._state.interfaces:
+            return f"interface {rule.interface} is not open yet"
+        for number in self._holders.get(rule.id, []):
+            worker = self._state.workers[number]
+            if worker.state is not WorkerState.READY or worker.waits_for_answer or worker.installed is None:
+                return f"worker {number} has not acknowledged it yet"
+        return None
 
     def _output(self, output: Output, slot: int) -> OutputDocument:
         pending = why_output_pending(output, self._state.links)

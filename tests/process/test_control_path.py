@@ -13,6 +13,7 @@ import uvloop
 
 from mcr.errors import KernelError, UsageError
 from mcr.supervisor.control.path import claim_path
+from mcr.supervisor.control.session import Limits
 from mcr.wire.control import Request, encode_request
 from tests.support.control import SOON_S, Daemon, Raw, make_socket_file, ping_s
 
@@ -83,10 +84,11 @@ def test_a_path_longer_than_the_kernel_takes_is_refused() -> None:
 
 def test_stopping_removes_the_socket_file_and_cuts_off_clients(tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
-    with Daemon(path, uvloop.new_event_loop) as daemon:
+    with Daemon(path, uvloop.new_event_loop, Limits(write_s=30)) as daemon:
         idle = Raw(path).greet()
         busy = Raw(path).greet()
         busy.socket.sendall(encode_request(Request(1, "rule.list")))
+        busy.socket.recv(1)  # a part of the answer: the rest of it waits to be read
         begin = time.monotonic()
         daemon.stop()
 

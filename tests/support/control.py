@@ -26,7 +26,10 @@ HELLO = encode_hello(Hello(PROTOCOL, "test"))
 class Daemon:
     """A control server in a thread with a loop of its own, and what its handlers saw."""
 
-    def __init__(self, path: Path, new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    def __init__(
+        self, path: Path, new_loop: Callable[[], asyncio.AbstractEventLoop], limits: Limits = LIMITS
+    ) -> None:
+        self._limits = limits
         self.path = path
         self.logs: list[dict[str, object]] = []
         self.running = 0
@@ -65,7 +68,7 @@ class Daemon:
         log = structlog.wrap_logger(
             None, processors=[self._note], wrapper_class=structlog.make_filtering_bound_logger(0)
         )
-        async with ControlServer(self.path, self._handlers(), log, LIMITS):
+        async with ControlServer(self.path, self._handlers(), log, self._limits):
             self._started.set()
             await self._stop.wait()
 

@@ -1,0 +1,83 @@
+"""
+Frames written by hand: every field can be what no honest sender would write.
+
+Source: RFC 791, RFC 8200, RFC 768, RFC 1071, IEEE 802.1Q.
+"""
+
+import struct
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+
+from tests.support.traffic import group_mac
+
+UDP, TCP = 17, 6
+ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN = 0x0800, 0x86DD, 0x8100
+
+
+@dataclass(frozen=True)
+class Packet:
+    """
+    A datagram to be written as one frame.
+
+    Attributes:
+        checksum: of UDP; None for the right one.
+        options: of the IPv4 header, a multiple of four bytes.
+        protocol: what the IP header says that it carries.
+        vlan: tag with this VLAN.
+    """
+
+    source: str
+    destination: str
+    port: int
+    payload: bytes = b""
+    ttl: int = 8
+    source_port: int = 4000
+    checksum: int | None = None
+    options: bytes = b""
+    protocol: int = UDP
+    vlan: int | None = None
+
+    def frame(self) -> bytes:
+        """Give all bytes, from the destination's hardware address on."""
+        is_v4 = ip_address(self.destination).version == 4
+        body = self._ipv4() if is_v4 else self._ipv6()
+        tag = b"" if self.vlan is None else struct.pack("!HH", ETHERTYPE_VLAN, self.vlan)
+        kind = struct.pack("!H", ETHERTYPE_IPV4 if is_v4 else ETHERTYPE_IPV6)
+        return group_mac(self.destination) + b"\x02\x00\x00\x00\x00\x01" + tag + kind + body
+
+    def udp(self) -> bytes:
+        """Give the UDP datagram with its header."""
+        length = 8 + len(self.payload)
+        ports = struct.pack("!HHH", self.source_port, self.port, length)
+        checksum = self.checksum
+        if checksum is None:
+            addresses = ip_address(self.source).packed + ip_address(self.destination).packed
+            pseudo = addresses + struct.pack("!II", length, self.protocol)
+            checksum = ones_complement(pseudo + ports + b"\0\0" + self.payload) or 0xFFFF
+        return ports + struct.pack("!H", checksum) + self.payload
+
+    def wrong_checksum(self) -> "Packet":
+        """Give the same with one bit of the checksum flipped."""
+        return replace(self, checksum=struct.unpack_from("!H", self.udp(), 6)[0] ^ 0x0100)
+
+    def _ipv4(self) -> bytes:
+        udp = self.udp()
+        words = (20 + len(self.options)) // 4
+        total = 4 * words + len(udp)
+        before = struct.pack("!BBHHHBB", 0x40 | words, 0, total, 0, 0, self.ttl, self.protocol)
+        after = ip_address(self.source).packed + ip_address(self.destination).packed + self.options
+        return before + struct.pack("!H", ones_complement(before + b"\0\0" + after)) + after + udp
+
+    def _ipv6(self) -> bytes:
+        udp = self.udp()
+        fixed = struct.pack("!IHBB", 6 << 28, len(udp), self.protocol, self.ttl)
+        return fixed + ip_address(self.source).packed + ip_address(self.destination).packed + udp
+
+
+def ones_complement(data: bytes) -> int:
+    """Give the Internet checksum."""
+    padded = data + bytes(len(data) % 2)
+    total: int = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return 0xFFFF ^ total

@@ -41,9 +41,23 @@ enum mcr_not_sent {
 	MCR_NOT_SENT_DENIED,	  /* a firewall said no */
 	MCR_NOT_SENT_TOO_LONG,	  /* longer than a datagram of that network can be */
 	MCR_NOT_SENT_REFUSED,	  /* the destination host answered that nobody listens */
+	MCR_NOT_SENT_RATE,	  /* above the output's rate limit */
 	MCR_NOT_SENT_TTL,	  /* arrived with a time to live of 1, under ttl: decrement */
 	MCR_NOT_SENT_INTERRUPTED, /* in hand when the worker died */
 	MCR_NOT_SENT_OTHER,
+};
+
+/* Where the DSCP of what leaves comes from (RFC 2474). */
+enum mcr_dscp_policy {
+	MCR_DSCP_KEEP, /* as it arrived */
+	MCR_DSCP_FIXED,
+};
+
+/* How what leaves is made. */
+enum mcr_engine {
+	MCR_ENGINE_UDP,	     /* connected UDP socket: kernel-routed, this host's address */
+	MCR_ENGINE_MAPPED,   /* UDP socket whose destination follows from each datagram */
+	MCR_ENGINE_ETHERNET, /* packet socket: the original source address and port */
 };
 
 enum mcr_ttl_policy {
@@ -102,10 +116,13 @@ struct mcr_share_header {
 
 /* Addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d; numbers are in host order. */
 struct mcr_rule {
-	uint8_t group[16];
-	uint32_t interface; /* slot of the ring */
+	uint8_t group[16];   /* of a range: its first address */
+	uint32_t interface;  /* slot of the ring */
 	uint32_t ifindex;
-	uint16_t port;
+	uint16_t port;	     /* of a range: its first port */
+	uint16_t last_port;
+	uint8_t prefix_bits; /* of the 128: 128 for a single group */
+	uint8_t excludes;    /* the sources are those that are not meant */
 	uint16_t reserved;
 	uint32_t slot; /* of the counters */
 	uint32_t first_output;
@@ -117,10 +134,21 @@ struct mcr_rule {
 struct mcr_output {
 	uint8_t address[16];
 	uint32_t ifindex; /* 0: the routing table decides */
-	uint16_t port;
+	uint32_t mtu;	  /* of the link, for what the kernel does not fragment for us */
+	uint64_t rate;	  /* 0: no limit; else datagrams or bits of IP packet per second */
+	uint16_t port;	      /* 0: that of the datagram plus port_offset */
+	int16_t port_offset;
+	uint8_t prefix_bits;  /* of the 128 that come from address; the rest from the datagram's group */
+	uint8_t rate_in_bits;
 	uint8_t ttl_policy;
 	uint8_t ttl;
-	uint32_t slot; /* of the counters and of the socket */
+	uint8_t dscp_policy;
+	uint8_t dscp;
+	uint8_t engine;
+	uint8_t link_bytes;   /* of link_source: 0 on links without a header */
+	uint8_t link_source[6];
+	uint16_t reserved;
+	uint32_t slot; /* of the counters and of the socket; not part of the digest */
 };
 
 struct mcr_source {
@@ -136,9 +164,9 @@ void mcr_table__free(struct mcr_table *table);
 /* Replace the contents by a share.  -EINVAL: the share contradicts itself; the table is then empty.
  */
 int mcr_table__load(struct mcr_table *table, const uint8_t *share, uint64_t bytes);
-/* Index of the rule that fits best, a rule with that source before one for any; -ENOENT, or -EACCES
- * where only the source is not allowed. */
-int mcr_table__find(const struct mcr_table *table, uint32_t interface, const uint8_t group[16],
+/* Index of the rule that fits best: a single group before a range, a longer prefix before a shorter one, a
+ * rule with that source before one for any.  -ENOENT, or -EACCES where only the source is not allowed. */
+int mcr_table__find(struct mcr_table *table, uint32_t interface, const uint8_t group[16],
 		    uint16_t port, const uint8_t source[16]);
 const struct mcr_rule *mcr_table__rule(const struct mcr_table *table, uint32_t index);
 uint64_t mcr_table__generation(const struct mcr_table *table);
@@ -151,8 +179,10 @@ uint64_t mcr_table__digest(const struct mcr_table *table);
 struct mcr_datagram {
 	uint8_t source[16];
 	uint8_t group[16];
+	uint16_t source_port;
 	uint16_t port;
 	uint8_t ttl;
+	uint8_t dscp;
 	const uint8_t *payload;
 	uint32_t payload_bytes;
 };

@@ -1,5 +1,6 @@
 """The commands of mcrctl, as a table: arguments, request, rendering."""
 
+import re
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
@@ -8,33 +9,40 @@ from dataclasses import dataclass
 from mcr import __version__
 from mcr.cli import render
 from mcr.client import Client
-from mcr.errors import UsageError
+from mcr.errors import RuleError, UsageError
 from mcr.model.endpoint import Endpoint, parse_address, parse_endpoint
+from mcr.model.policy import POLICIES
 from mcr.model.rule import Origin, Output, Rule
-from mcr.wire.documents import rule_to_params, ttl_from_wire
-from mcr.wire.forms import TTL_SYNTAX, is_ttl
+from mcr.wire.documents import output_from_params, rule_to_params
 
 Params = dict[str, object]
 
 
+# An interface's name may hold a comma and an IPv6 source a colon, so policies are what has the form of one.
+_OUTPUT = re.compile(r"(.+:\d{1,9})((?:,[a-z]+=[^,]*)*)", re.ASCII)
+OUTPUT_SYNTAX = f"ENDPOINT[,{{{'|'.join(POLICIES)}}}=VALUE...]"
+
+
 def parse_output(text: str) -> Output:
     """
-    Read ``ENDPOINT[,ttl=VALUE]``.
+    Read ``ENDPOINT[,KEY=VALUE...]``.
 
     Raises:
         UsageError: naming *text* and what is wrong with it.
     """
-    # An interface's name may hold a comma, so options begin only behind the port.
-    place, colon, rest = text.rpartition(":")
-    port, comma, option = rest.partition(",")
-    endpoint = parse_endpoint(f"{place}{colon}{port}")
-    if not comma:
-        return Output(endpoint)
-    key, _, value = option.partition("=")
-    ttl = int(value) if value.isascii() and value.isdigit() and len(value) <= 3 else value
-    if key != "ttl" or not is_ttl(ttl):
-        raise UsageError(f"{text!r}: got option {option!r}, expected ttl=VALUE with {TTL_SYNTAX}")
-    return Output(endpoint, ttl_from_wire(ttl))
+    match = _OUTPUT.fullmatch(text)
+    if match is None:
+        return Output(parse_endpoint(text))
+    params: dict[str, object] = {"to": match[1]}
+    for policy in match[2].split(",")[1:]:
+        key, _, value = policy.partition("=")
+        if key not in POLICIES or key in params:
+            raise UsageError(f"{text!r}: got {policy!r}, expected each of {', '.join(POLICIES)} at most once")
+        params[key] = value
+    try:
+        return output_from_params(params)
+    except RuleError as error:
+        raise UsageError(f"{text!r}: {error}") from None
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -45,10 +53,10 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--to",
         dest="outputs",
-        metavar="ENDPOINT[,ttl=VALUE]",
+        metavar="OUTPUT",
         action="append",
         required=True,
-        help=f"where to, may be repeated; VALUE is {TTL_SYNTAX}; default auto",
+        help=f"where to and how, may be repeated: {OUTPUT_SYNTAX}",
     )
     parser.add_argument(
         "--source",

@@ -4,6 +4,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypedDict, TypeVar, cast
 
 from mcr.errors import PeerError
+from mcr.model.endpoint import parse_endpoint
+from mcr.model.policy import policy_text
+from mcr.model.rule import Output
 from mcr.wire.documents import (
     InterfaceDocument,
     OutputDocument,
@@ -68,7 +71,7 @@ def show_rule(rule: RuleDocument) -> str:
         ["from", rule["from"]],
     ]
     outputs = [
-        [output["to"], f"ttl {output['ttl']}", _state(output["state"], output["reason"])]
+        [output["to"], _policies(output, " "), _state(output["state"], output["reason"])]
         for output in rule["outputs"]
     ]
     facts += [["to", line] for line in _align(outputs, [], []).splitlines()]
@@ -233,8 +236,29 @@ def _first(position: int, cells: list[object]) -> list[object]:
 
 
 def _output(output: OutputDocument) -> str:
-    """Write an output as ``mcrctl rule add --to`` takes it."""
-    return output["to"] if output["ttl"] == "auto" else f"{output['to']},ttl={output['ttl']}"
+    """Write an output as ``mcrctl rule add --to`` takes it, with what is not by default."""
+    changed = _policies(output, "=", _DEFAULT_POLICIES)
+    return ",".join([output["to"], *changed.split()])
+
+
+_DEFAULT_POLICIES = {
+    name: policy_text(value) for name, value in Output(parse_endpoint("192.0.2.1:1")).policies().items()
+}
+
+
+def _policies(output: OutputDocument, between: str, left_out: Mapping[str, object] | None = None) -> str:
+    named = {
+        "ttl": output["ttl"],
+        "dscp": output["dscp"],
+        "source": output["source"],
+        "rate": output["rate"],
+    }
+    shown = {name: value for name, value in named.items() if value is not None}
+    return "  ".join(
+        f"{name}{between}{value}"
+        for name, value in shown.items()
+        if left_out is None or value != left_out.get(name)
+    )
 
 
 def _why(rule: RuleDocument, output: OutputDocument, position: int) -> str:

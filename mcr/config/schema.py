@@ -8,6 +8,7 @@ every mistake in a file is found in one go.
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Self, TypeVar
 
 from pydantic import (
@@ -22,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from mcr.errors import UsageError
+from mcr.errors import RuleError, UsageError
 from mcr.model.endpoint import (
     SYNTAX,
     Endpoint,
@@ -31,11 +32,24 @@ from mcr.model.endpoint import (
     parse_address,
     parse_endpoint,
 )
-from mcr.model.rule import NAME_SYNTAX, Output, Rule, Ttl, TtlPolicy
+from mcr.model.policy import (
+    DSCP_SYNTAX,
+    POLICIES,
+    RATE_SYNTAX,
+    SOURCE_SYNTAX,
+    TTL_SYNTAX,
+    Dscp,
+    DscpPolicy,
+    Rate,
+    SourcePolicy,
+    Ttl,
+    TtlPolicy,
+)
+from mcr.model.policy import Source as OutputSource
+from mcr.model.rule import NAME_SYNTAX, Output, Rule
 from mcr.model.steering import Steering
 
 MAX_WORKERS = 256  # members of a fanout group: PACKET_FANOUT_MAX, net/packet/internal.h
-TTL_SYNTAX = "auto, keep, decrement or 1 to 255"
 OWN_ERROR = "mcr"  # the type of errors whose message is ours
 TAGS = frozenset({"<text>", "<object>", "<list>"})  # in the location of an error, and not in the file
 
@@ -74,13 +88,18 @@ def kind(value: object) -> str | None:
     return "<list>" if isinstance(value, list) else None
 
 
-def read_ttl(value: object) -> Ttl:
-    """Take a policy's name or a number."""
-    if isinstance(value, str) and value in set(TtlPolicy):
-        return TtlPolicy(value)
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 255:
-        return value
-    raise PydanticCustomError("ttl", "no ttl")  # shown with the description of the field
+def policy(name: str) -> PlainValidator:
+    """Make pydantic read the word or number of a policy."""
+
+    def read(value: object) -> object:
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise PydanticCustomError(name, "no policy")  # shown with the description of the field
+        try:
+            return POLICIES[name](str(value))
+        except RuleError:
+            raise PydanticCustomError(name, "no policy") from None
+
+    return PlainValidator(read)
 
 
 class Strict(BaseModel):
@@ -142,15 +161,21 @@ class OutputObject(Strict):
     interface: Interface | None = Field(default=None, description=_INTERFACE)
     address: Address = Field(description=_ADDRESS)
     port: int = Field(description=_PORT, ge=1, le=65535)
-    ttl: Annotated[Ttl, PlainValidator(read_ttl)] = Field(default=TtlPolicy.AUTO, description=TTL_SYNTAX)
+    ttl: Annotated[Ttl, policy("ttl")] = Field(default=TtlPolicy.AUTO, description=TTL_SYNTAX)
+    dscp: Annotated[Dscp, policy("dscp")] = Field(default=DscpPolicy.KEEP, description=DSCP_SYNTAX)
+    source: Annotated[OutputSource, policy("source")] = Field(
+        default=SourcePolicy.INTERFACE, description=SOURCE_SYNTAX
+    )
+    rate: Annotated[Rate | None, policy("rate")] = Field(default=None, description=RATE_SYNTAX)
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
-        return _refuse_unfit(self, self.endpoint)
+        return _refuse_unfit(self, self.output)
 
-    def endpoint(self) -> Endpoint:
+    def output(self) -> Output:
         """Give the value."""
-        return Endpoint(parse_address(self.address), self.port, self.interface)
+        endpoint = Endpoint(parse_address(self.address), self.port, self.interface)
+        return Output(endpoint, self.ttl, self.dscp, self.source, self.rate)
 
 
 def read_input(place: str | InputObject) -> Endpoint:
@@ -160,14 +185,19 @@ def read_input(place: str | InputObject) -> Endpoint:
 
 def read_output(place: str | OutputObject) -> Output:
     """Give the value of an output that has been checked."""
-    return Output(parse_endpoint(place)) if isinstance(place, str) else Output(place.endpoint(), place.ttl)
+    return Output(parse_endpoint(place)) if isinstance(place, str) else place.output()
+
+
+def _without_source(place: str | OutputObject) -> Output:
+    """Leave out what only fits some inputs, while the input is not known."""
+    return replace(read_output(place), source=SourcePolicy.INTERFACE)
 
 
 InputPlace = Annotated[InputText | Annotated[InputObject, Tag("<object>")], Discriminator(kind)]
 OutputPlace = Annotated[OutputText | Annotated[OutputObject, Tag("<object>")], Discriminator(kind)]
 OutputList = Annotated[
     list[OutputPlace],
-    checked(lambda places: Rule(_ANY_INPUT, tuple(map(read_output, places)))),
+    checked(lambda places: Rule(_ANY_INPUT, tuple(map(_without_source, places)))),
     Tag("<list>"),
 ]
 OutputPlaces = Annotated[
@@ -199,7 +229,7 @@ class File(Strict):
 Fitting = TypeVar("Fitting")
 
 
-def _refuse_unfit(parts: Fitting, build: Callable[[], Endpoint]) -> Fitting:
+def _refuse_unfit(parts: Fitting, build: Callable[[], object]) -> Fitting:
     try:
         build()
     except UsageError as error:

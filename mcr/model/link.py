@@ -14,6 +14,7 @@ class Link:
         mtu: in bytes, without the link header.
         up: administratively up and with carrier.
         receive_queues: queues that the device spreads frames over.
+        link_address: 6 bytes on Ethernet, none on links without a header.
         addresses: of this host on it, those that may already be used as a source.
     """
 
@@ -23,3 +24,4 @@ class Link:
     up: bool
     receive_queues: int
     addresses: frozenset[Address]
+    link_address: bytes = b""

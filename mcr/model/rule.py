@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NewType
 
-from mcr.errors import RuleError
-from mcr.model.endpoint import Endpoint
+from mcr.errors import EndpointError, RuleError
+from mcr.model.endpoint import Address, Endpoint, check_source
+from mcr.model.policy import POLICIES, Dscp, DscpPolicy, Rate, Source, SourcePolicy, Ttl, TtlPolicy
 
 RuleId = NewType("RuleId", str)
 
@@ -23,22 +24,6 @@ class Origin(StrEnum):
     CONTROL = "control"
 
 
-class TtlPolicy(StrEnum):
-    """
-    What the time to live (IPv4) or hop limit (IPv6) of a relayed datagram follows from.
-
-    AUTO is one less than what arrived but never below 1: a source that sends with TTL 1, the default of
-    every socket, still gets through the relay.  DECREMENT drops what arrives with 1, like a router.
-    """
-
-    AUTO = "auto"
-    KEEP = "keep"
-    DECREMENT = "decrement"
-
-
-Ttl = TtlPolicy | int
-
-
 @dataclass(frozen=True, slots=True)
 class Output:
     """
@@ -47,21 +32,45 @@ class Output:
     Attributes:
         to: an endpoint without sources.
         ttl: a policy, or a fixed number from 1 to 255.
+        dscp: a policy, or a fixed number from 0 to 63.
+        source: a policy, or an address of this host.
+        rate: a limit, or None for none.
 
     Raises:
-        RuleError: the endpoint has sources, or the number is out of range.
+        RuleError: a part is out of range, or the parts do not fit each other.
     """
 
     to: Endpoint
     ttl: Ttl = TtlPolicy.AUTO
+    dscp: Dscp = DscpPolicy.KEEP
+    source: Source = SourcePolicy.INTERFACE
+    rate: Rate | None = None
 
     def __post_init__(self) -> None:
         if self.to.sources:
             raise RuleError("bad_output", f"{self.to}: got sources on an output, expected none")
-        if not isinstance(self.ttl, TtlPolicy) and not 1 <= self.ttl <= 255:
+        for name, value in self.policies().items():
+            try:
+                POLICIES[name](str(value))
+            except RuleError as error:
+                raise RuleError("bad_output", f"{self.to}: {error}") from None
+        if self.source is SourcePolicy.KEEP and not self.to.is_multicast:
             raise RuleError(
-                "bad_output", f"{self.to}: got ttl {self.ttl}, expected auto, keep, decrement or 1 to 255"
+                "bad_output", f"{self.to}: got source keep, expected it with a multicast address only"
             )
+        if not isinstance(self.source, SourcePolicy):
+            self._check_source(self.source)
+
+    def policies(self) -> dict[str, Ttl | Dscp | Source | Rate]:
+        """Give the policies that are set, by their words."""
+        named = {"ttl": self.ttl, "dscp": self.dscp, "source": self.source, "rate": self.rate}
+        return {name: value for name, value in named.items() if value is not None}
+
+    def _check_source(self, source: Address) -> None:
+        try:
+            check_source(source, self.to.address)
+        except EndpointError as error:
+            raise RuleError("bad_output", f"{self.to}: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +127,11 @@ class Rule:
     def _check_outputs(self) -> None:
         seen = set()
         for output in self.outputs:
+            if output.source is SourcePolicy.KEEP and output.to.address.version != self.input.address.version:
+                raise RuleError(
+                    "bad_output",
+                    f"{output.to}: got source keep, expected it with the IP version of {self.input} only",
+                )
             if output.to in seen:
                 raise RuleError("bad_output", f"{output.to}: got this output twice, expected it once")
             seen.add(output.to)

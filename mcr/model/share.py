@@ -19,11 +19,15 @@ class PlacedOutput:
     Attributes:
         slot: of its counters and of its socket.
         ifindex: 0 where the routing table decides, or while the link is missing.
+        mtu: of the link.
+        link_address: of the link, 6 bytes; none on links without a header.
     """
 
     output: Output
     slot: int
     ifindex: int
+    mtu: int = 0
+    link_address: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

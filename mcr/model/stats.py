@@ -25,6 +25,7 @@ NOT_SENT_REASONS = (
     "denied",
     "too_long",
     "refused",
+    "rate",
     "ttl",
     "interrupted",
     "other",

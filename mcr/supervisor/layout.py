@@ -141,10 +141,19 @@ def _place(
 ) -> PlacedRule:
     index = links[rule.interface].index
     outputs = tuple(
-        PlacedOutput(output, slot, _ifindex(output, links))
+        _place_output(output, slot, links)
         for output, slot in zip(rule.outputs, slots[rule.id].outputs, strict=True)
     )
     return PlacedRule(rule, slots[rule.id].rule, interface_slots[index], index, outputs)
+
+
+def _place_output(output: Output, slot: int, links: Mapping[str, Link]) -> PlacedOutput:
+    link = links.get(output.to.interface or "")
+    return (
+        PlacedOutput(output, slot, link.index, link.mtu, link.link_address)
+        if link
+        else PlacedOutput(output, slot, 0)
+    )
 
 
 def _ifindex(output: Output, links: Mapping[str, Link]) -> int:

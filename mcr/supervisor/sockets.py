@@ -17,6 +17,7 @@ from typing import ParamSpec, TypeVar
 from mcr.errors import KernelError
 from mcr.model import bpf
 from mcr.model.link import Link
+from mcr.model.policy import SourcePolicy
 from mcr.model.rule import Output
 from mcr.model.steering import Steering
 
@@ -122,7 +123,8 @@ def open_output(output: Output, ifindex: int) -> socket.socket:
     Raises:
         KernelError: no route, no usable source address, or a refused option.
     """
-    return _naming("open output", str(output.to), _open_output)(output, ifindex)
+    opener = _open_packet_output if output.source is SourcePolicy.KEEP else _open_udp_output
+    return _naming("open output", str(output.to), opener)(output, ifindex)
 
 
 def hold_port(ifindex: int, address: str, port: int, family: socket.AddressFamily) -> socket.socket:
@@ -198,7 +200,20 @@ def _attach(target: socket.socket, level: int, option: int, program: bpf.Program
     target.setsockopt(level, option, struct.pack("HP", len(program), ctypes.addressof(instructions)))
 
 
-def _open_output(output: Output, ifindex: int) -> socket.socket:
+def _open_packet_output(_output: Output, ifindex: int) -> socket.socket:
+    """Open with protocol 0: it sends whole packets and never receives any."""
+    sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    try:
+        sender.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+        sender.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, SEND_QUEUE_BYTES)
+        sender.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, ifindex)
+    except OSError:
+        sender.close()
+        raise
+    return sender
+
+
+def _open_udp_output(output: Output, ifindex: int) -> socket.socket:
     address, port = output.to.address, output.to.port
     ipv6 = address.version == 6
     sender = socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
@@ -209,6 +224,8 @@ def _open_output(output: Output, ifindex: int) -> socket.socket:
             sender.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, ifindex)
         for level, option, value in _ipv6_options(ifindex) if ipv6 else _ipv4_options(ifindex):
             sender.setsockopt(level, option, value)
+        if not isinstance(output.source, SourcePolicy):
+            sender.bind((str(output.source), 0))
         sender.connect((str(address), port, 0, ifindex) if ipv6 else (str(address), port))
     except OSError:
         sender.close()

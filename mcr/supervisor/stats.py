@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import psutil
 
+from mcr.model.policy import policy_text
 from mcr.model.rule import Output, Rule, RuleId
 from mcr.model.stats import total_interface, total_output, total_rule
 from mcr.model.steering import Steering
@@ -23,7 +24,6 @@ from mcr.wire.documents import (
     RuleStats,
     StatsDocument,
     WorkerDocument,
-    ttl_to_wire,
 )
 from mcr.wire.share import share_digest
 
@@ -144,7 +144,10 @@ class Report:
         failing = self._state.failures.get(OpenOutput(slot, plan)) if plan else None
         return {
             "to": str(output.to),
-            "ttl": ttl_to_wire(output.ttl),
+            "ttl": policy_text(output.ttl),
+            "dscp": policy_text(output.dscp),
+            "source": str(output.source),
+            "rate": str(output.rate) if output.rate else None,
             "state": "pending" if pending else "failing" if failing else "active",
             "reason": pending or failing,
         }

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 from mcr.errors import PeerError, UsageError
 from mcr.model.endpoint import MAX_SOURCES
+from mcr.model.policy import POLICIES
 from mcr.model.rule import MAX_OUTPUTS_PER_RULE
 from mcr.wire.codec import pack, unpack
-from mcr.wire.forms import Flag, Form, ListOf, Record, Text, TtlForm
+from mcr.wire.forms import Flag, Form, ListOf, Policy, Record, Text
 from mcr.wire.framing import MAX_PAYLOAD_BYTES, encode_frame
 
 PROTOCOL = 1
@@ -43,7 +44,7 @@ class Method:
 
 
 _RULE_KEY: Mapping[str, Form] = {"rule": Text("the name or id of a rule")}
-_OUTPUT = Record({"to": Text("an endpoint")}, {"ttl": TtlForm()})
+_OUTPUT = Record({"to": Text("an endpoint")}, {name: Policy(name) for name in POLICIES})
 _RULE = Record(
     {"from": Text("an endpoint"), "to": ListOf(_OUTPUT, MAX_OUTPUTS_PER_RULE)},
     {

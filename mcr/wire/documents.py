@@ -5,10 +5,11 @@ They are what ``mcrctl --json`` prints. A reader ignores keys that it does not k
 """
 
 from collections.abc import Mapping
-from typing import Literal, NotRequired, TypedDict, cast
+from typing import Literal, TypedDict, cast
 
 from mcr.model.endpoint import Endpoint, parse_address, parse_endpoint
-from mcr.model.rule import Origin, Output, Rule, Ttl, TtlPolicy
+from mcr.model.policy import POLICIES, policy_text
+from mcr.model.rule import Origin, Output, Rule
 
 
 class OutputDocument(TypedDict):
@@ -16,6 +17,9 @@ class OutputDocument(TypedDict):
 
     to: str
     ttl: str | int
+    dscp: str | int
+    source: str
+    rate: str | None
     state: Literal["active", "pending", "failing"]
     reason: str | None
 
@@ -134,18 +138,11 @@ class VersionDocument(TypedDict):
     protocol: int
 
 
-class OutputParams(TypedDict):
-    """One output in ``rule.add``."""
-
-    to: str
-    ttl: NotRequired[str | int]
-
-
 def rule_to_params(rule: Rule) -> dict[str, object]:
     """Give the parameters of the ``rule.add`` that makes *rule*; its origin is not among them."""
     params: dict[str, object] = {
         "from": str(rule.input),
-        "to": [{"to": str(output.to), "ttl": ttl_to_wire(output.ttl)} for output in rule.outputs],
+        "to": [output_to_params(output) for output in rule.outputs],
     }
     if rule.name != rule.id:
         params["name"] = rule.name
@@ -163,24 +160,28 @@ def rule_from_params(params: Mapping[str, object], origin: Origin = Origin.CONTR
     """
     given = parse_endpoint(cast("str", params["from"]))
     more = [parse_address(text) for text in cast("list[str]", params.get("sources", []))]
-    outputs = cast("list[OutputParams]", params["to"])
+    outputs = cast("list[dict[str, object]]", params["to"])
     return Rule(
         input=Endpoint(given.address, given.port, given.interface, (*given.sources, *more)),
-        outputs=tuple(
-            Output(parse_endpoint(output["to"]), ttl_from_wire(output.get("ttl", "auto")))
-            for output in outputs
-        ),
+        outputs=tuple(map(output_from_params, outputs)),
         name=cast("str", params.get("name", "")),
         origin=origin,
         allow_link_local=cast("bool", params.get("allow_link_local", False)),
     )
 
 
-def ttl_to_wire(ttl: Ttl) -> str | int:
-    """Give the policy's name, or the number."""
-    return ttl.value if isinstance(ttl, TtlPolicy) else ttl
+def output_to_params(output: Output) -> dict[str, object]:
+    """Give an output's endpoint and policies."""
+    policies = {name: policy_text(value) for name, value in output.policies().items()}
+    return {"to": str(output.to), **policies}
 
 
-def ttl_from_wire(value: str | int) -> Ttl:
-    """Read what `forms.is_ttl` accepts."""
-    return TtlPolicy(value) if isinstance(value, str) else value
+def output_from_params(params: Mapping[str, object]) -> Output:
+    """
+    Read an output whose form has been checked.
+
+    Raises:
+        UsageError: a part is malformed, or the parts do not fit.
+    """
+    policies = {name: read(str(params[name])) for name, read in POLICIES.items() if name in params}
+    return Output(parse_endpoint(str(params["to"])), **policies)  # type: ignore[arg-type]  # each by its own word

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from mcr.model.rule import TtlPolicy
+from mcr.errors import RuleError
+from mcr.model.policy import POLICIES
 
 MAX_TEXT_CHARACTERS = 4096  # an endpoint with 64 IPv6 sources has 2600
-TTL_SYNTAX = "auto, keep, decrement or 1 to 255"
 
 
 class Form(Protocol):
@@ -45,13 +45,20 @@ class Flag:
 
 
 @dataclass(frozen=True, slots=True)
-class TtlForm:
-    """A policy's name, or a number of one byte that is not 0."""
+class Policy:
+    """The word or number of one of `model.policy.POLICIES`."""
+
+    name: str
 
     def problems(self, value: object, path: str) -> Iterator[str]:
         """See `Form`."""
-        if not is_ttl(value):
-            yield f"{path}: got {show(value)}, expected {TTL_SYNTAX}"
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            yield f"{path}: got {show(value)}, expected a word or a number"
+            return
+        try:
+            POLICIES[self.name](str(value)[:MAX_TEXT_CHARACTERS])
+        except RuleError as error:
+            yield f"{path}: {error}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +98,6 @@ class Record:
         for key in self.required:
             if key not in value:
                 yield f"{path}.{key}: got nothing, expected it to be given"
-
-
-def is_ttl(value: object) -> bool:
-    """Say whether *value* is a policy's name or a number from 1 to 255."""
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        return False
-    return value in set(TtlPolicy) if isinstance(value, str) else 1 <= value <= 255
 
 
 def show(value: object) -> str:

@@ -6,22 +6,31 @@ the digest from there, so that a wrong table cannot hide behind a right message.
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from mcr.model.endpoint import Address
-from mcr.model.rule import Output, TtlPolicy
+from mcr.model.policy import DscpPolicy, RateUnit, SourcePolicy, Ttl, TtlPolicy
 from mcr.model.share import PlacedOutput, PlacedRule, Share
 
 ABI = 1
 HEADER = struct.Struct("=IIIIQ")  # struct mcr_share_header
-RULE = struct.Struct("=16sIIHHIIIII")  # struct mcr_rule
-OUTPUT = struct.Struct("=16sIHBBI")  # struct mcr_output
+RULE = struct.Struct("=16sIIHHBBHIIIII")  # struct mcr_rule
+OUTPUT = struct.Struct("=16sIIQHhBBBBBBBB6sHI")  # struct mcr_output
 
-_KEY = struct.Struct("=16sIHI")
+_KEY = struct.Struct("=16sIHHBBI")
 _SLOT_BYTES = 4
-_TTL_POLICIES = {TtlPolicy.AUTO: 0, TtlPolicy.KEEP: 1, TtlPolicy.DECREMENT: 2}
+_ADDRESS_BITS = 128
+_ETHERNET_HEADER_BYTES = 14
+# enum mcr_ttl_policy, mcr_dscp_policy and mcr_engine
+_TTL_POLICIES: Mapping[Ttl, tuple[int, int]] = {
+    TtlPolicy.AUTO: (0, 0),
+    TtlPolicy.KEEP: (1, 0),
+    TtlPolicy.DECREMENT: (2, 0),
+}
 _TTL_FIXED = 3
+_DSCP_KEEP, _DSCP_FIXED = 0, 1
+_ENGINE_UDP, _ENGINE_ETHERNET = 0, 2
 _V4_MAPPED = bytes(10) + b"\xff\xff"
 _FNV_OFFSET = 0xCBF29CE484222325
 _FNV_PRIME = 0x100000001B3
@@ -35,17 +44,10 @@ def pack_share(share: Share, generation: int) -> bytes:
     sources: list[bytes] = []
     for placed in sorted(share.rules, key=_order):
         endpoint = placed.rule.input
-        group = (
-            mapped(endpoint.address),
-            placed.interface_slot,
-            placed.ifindex,
-            endpoint.port,
-            0,
-            placed.slot,
-        )
-        rules.append(
-            RULE.pack(*group, len(outputs), len(placed.outputs), len(sources), len(endpoint.sources))
-        )
+        place = (mapped(endpoint.address), placed.interface_slot, placed.ifindex)
+        ports = (endpoint.port, endpoint.port, _ADDRESS_BITS, 0, 0)
+        spans = (len(outputs), len(placed.outputs), len(sources), len(endpoint.sources))
+        rules.append(RULE.pack(*place, *ports, placed.slot, *spans))
         outputs.extend(_pack_output(output) for output in placed.outputs)
         sources.extend(mapped(source) for source in endpoint.sources)
     header = HEADER.pack(ABI, len(rules), len(outputs), len(sources), generation)
@@ -80,21 +82,40 @@ def _order(placed: PlacedRule) -> tuple[object, ...]:
 
 
 def _pack_output(placed: PlacedOutput) -> bytes:
-    to = placed.output.to
-    return OUTPUT.pack(mapped(to.address), placed.ifindex, to.port, *_ttl(placed.output), placed.slot)
-
-
-def _ttl(output: Output) -> tuple[int, int]:
-    if isinstance(output.ttl, TtlPolicy):
-        return _TTL_POLICIES[output.ttl], 0
-    return _TTL_FIXED, output.ttl
+    output = placed.output
+    keeps_source = output.source is SourcePolicy.KEEP
+    return OUTPUT.pack(
+        mapped(output.to.address),
+        placed.ifindex,
+        placed.mtu,
+        output.rate.value if output.rate else 0,
+        output.to.port,
+        0,
+        _ADDRESS_BITS,
+        output.rate is not None and output.rate.unit is RateUnit.BITS,
+        *_TTL_POLICIES.get(output.ttl, (_TTL_FIXED, output.ttl)),
+        *((_DSCP_KEEP, 0) if isinstance(output.dscp, DscpPolicy) else (_DSCP_FIXED, output.dscp)),
+        _ENGINE_ETHERNET if keeps_source else _ENGINE_UDP,
+        _ETHERNET_HEADER_BYTES if keeps_source and placed.link_address else 0,
+        placed.link_address if keeps_source else b"",
+        0,
+        placed.slot,
+    )
 
 
 @lru_cache(maxsize=1 << 16)
 def _rule_digest(placed: PlacedRule) -> int:
     endpoint = placed.rule.input
     parts: Sequence[bytes] = [
-        _KEY.pack(mapped(endpoint.address), placed.ifindex, endpoint.port, len(endpoint.sources)),
+        _KEY.pack(
+            mapped(endpoint.address),
+            placed.ifindex,
+            endpoint.port,
+            endpoint.port,
+            _ADDRESS_BITS,
+            0,
+            len(endpoint.sources),
+        ),
         *(mapped(source) for source in endpoint.sources),
         *(_pack_output(output)[:-_SLOT_BYTES] for output in placed.outputs),
     ]

@@ -1,4 +1,5 @@
 #include "../mcr.h"
+#include "checksum.h"
 
 #include <arpa/inet.h>
 #include <linux/if_ether.h>
@@ -20,39 +21,6 @@ static uint16_t read16(const uint8_t *bytes)
 	return (uint16_t)(bytes[0] << 8 | bytes[1]);
 }
 
-static uint32_t fold(uint64_t sum)
-{
-	sum = (sum & 0xFFFFFFFF) + (sum >> 32);
-	sum = (sum & 0xFFFFFFFF) + (sum >> 32);
-	sum = (sum & 0xFFFF) + (sum >> 16);
-	return (uint32_t)((sum & 0xFFFF) + (sum >> 16));
-}
-
-/* One's complement sum in host order (RFC 1071 section 2: byte order does not matter to its
- * validity). */
-static uint64_t sum_bytes(uint64_t sum, const uint8_t *data, uint32_t bytes)
-{
-	uint32_t word;
-	uint16_t last = 0;
-
-	for (; bytes >= 4; data += 4, bytes -= 4) {
-		memcpy(&word, data, 4);
-		sum += word;
-	}
-	if (bytes >= 2) {
-		memcpy(&last, data, 2);
-		sum += last;
-		data += 2;
-		bytes -= 2;
-	}
-	if (bytes) {
-		last = 0;
-		memcpy(&last, data, 1);
-		sum += last;
-	}
-	return sum;
-}
-
 /* RFC 768; RFC 8200 section 8.1: over IPv6 zero is not allowed. */
 static bool checksum_is_right(const uint8_t *addresses, uint32_t address_bytes, const uint8_t *udp,
 			      uint32_t udp_bytes)
@@ -61,8 +29,8 @@ static bool checksum_is_right(const uint8_t *addresses, uint32_t address_bytes, 
 
 	if (!read16(udp + 6))
 		return address_bytes == 8;
-	sum = sum_bytes(sum, addresses, address_bytes);
-	return fold(sum_bytes(sum, udp, udp_bytes)) == 0xFFFF;
+	sum = mcr_checksum__add(sum, addresses, address_bytes);
+	return mcr_checksum__fold(mcr_checksum__add(sum, udp, udp_bytes)) == 0xFFFF;
 }
 
 /*
@@ -82,6 +50,7 @@ static int parse_udp(const struct mcr_packet *packet, const uint8_t *addresses,
 		return REASON(MALFORMED);
 	if (!packet->checksum_known && !checksum_is_right(addresses, address_bytes, udp, length))
 		return REASON(CHECKSUM);
+	datagram->source_port = read16(udp);
 	datagram->port = read16(udp + 2);
 	datagram->payload = udp + UDP_HEADER_BYTES;
 	datagram->payload_bytes = length - UDP_HEADER_BYTES;
@@ -106,6 +75,7 @@ static int parse_ipv4(const struct mcr_packet *packet, struct mcr_datagram *data
 	if (total_bytes > packet->bytes)
 		return REASON(TRUNCATED);
 	datagram->ttl = ip[8];
+	datagram->dscp = ip[1] >> 2;
 	memcpy(datagram->source, v4_mapped, 12);
 	memcpy(datagram->source + 12, ip + 12, 4);
 	memcpy(datagram->group, v4_mapped, 12);
@@ -129,6 +99,7 @@ static int parse_ipv6(const struct mcr_packet *packet, struct mcr_datagram *data
 	if (payload_bytes > packet->bytes - IPV6_HEADER_BYTES)
 		return REASON(TRUNCATED);
 	datagram->ttl = ip[7];
+	datagram->dscp = (uint8_t)((ip[0] & 0x0F) << 2 | ip[1] >> 6);
 	memcpy(datagram->source, ip + 8, 16);
 	memcpy(datagram->group, ip + 24, 16);
 	return parse_udp(packet, ip + 8, 32, ip + IPV6_HEADER_BYTES, payload_bytes, datagram);

@@ -216,40 +216,6 @@ uint64_t mcr_relay__generation(const struct mcr_relay *relay)
 	return relay->table->header.generation;
 }
 
-/* The time to live to send with, 0 for none. */
-static uint8_t ttl_of(const struct mcr_output *output, uint8_t arrived)
-{
-	switch (output->ttl_policy) {
-	case MCR_TTL_KEEP:
-		return arrived;
-	case MCR_TTL_DECREMENT:
-		return arrived ? arrived - 1 : 0;
-	case MCR_TTL_FIXED:
-		return output->ttl;
-	default:
-		return arrived > 1 ? arrived - 1 : 1;
-	}
-}
-
-static void send_to(struct mcr_relay *relay, const struct mcr_output *output,
-		    const struct mcr_datagram *datagram, uint32_t segment_bytes)
-{
-	const uint8_t *payload = datagram->payload;
-	uint32_t left = datagram->payload_bytes;
-	uint8_t ttl = ttl_of(output, datagram->ttl);
-
-	do {
-		uint32_t bytes = segment_bytes && left > segment_bytes ? segment_bytes : left;
-
-		if (ttl)
-			mcr_transmit__add(&relay->transmit, output->slot, ttl, payload, bytes);
-		else
-			relay->shared->outputs[output->slot].not_sent[MCR_NOT_SENT_TTL]++;
-		payload += bytes;
-		left -= bytes;
-	} while (left);
-}
-
 static uint32_t relay_datagrams(struct mcr_relay *relay, const struct mcr_rule *rule,
 				const struct mcr_datagram *datagram, uint32_t segment_bytes)
 {
@@ -261,8 +227,8 @@ static uint32_t relay_datagrams(struct mcr_relay *relay, const struct mcr_rule *
 	counters->matched += count;
 	counters->bytes += datagram->payload_bytes;
 	for (uint32_t i = 0; i < rule->outputs; i++)
-		send_to(relay, &relay->table->outputs[rule->first_output + i], datagram,
-			segment_bytes);
+		mcr_transmit__add(&relay->transmit, &relay->table->outputs[rule->first_output + i],
+				  datagram, segment_bytes);
 	return count;
 }
 

@@ -3,12 +3,14 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
 static_assert(sizeof(struct mcr_share_header) == 24, "the supervisor packs it so");
-static_assert(sizeof(struct mcr_rule) == 48, "the supervisor packs it so");
-static_assert(sizeof(struct mcr_output) == 28, "the supervisor packs it so");
+static_assert(sizeof(struct mcr_rule) == 52, "the supervisor packs it so");
+static_assert(sizeof(struct mcr_output) == 56, "the supervisor packs it so");
+static_assert(offsetof(struct mcr_output, slot) == 52, "the digest ends before the slot");
 static_assert(sizeof(struct mcr_source) == 16, "the supervisor packs it so");
 
 #define FNV_OFFSET 0xCBF29CE484222325ull
@@ -48,7 +50,21 @@ static bool has_key(const struct mcr_rule *rule, uint32_t interface, const uint8
 
 static bool same_key(const struct mcr_rule *one, const struct mcr_rule *other)
 {
-	return has_key(one, other->interface, other->group, other->port);
+	return has_key(one, other->interface, other->group, other->port) &&
+	       one->last_port == other->last_port && one->prefix_bits == other->prefix_bits;
+}
+
+static bool is_range(const struct mcr_rule *rule)
+{
+	return rule->prefix_bits < 128 || rule->last_port != rule->port;
+}
+
+static bool has_prefix(const uint8_t address[16], const uint8_t prefix[16], uint32_t bits)
+{
+	uint32_t bytes = bits / 8, rest = bits % 8;
+
+	return !memcmp(address, prefix, bytes) &&
+	       (!rest || !((address[bytes] ^ prefix[bytes]) >> (8 - rest)));
 }
 
 /* The bucket of the key, or the empty one where it would stand. */
@@ -66,13 +82,16 @@ static uint32_t probe(const struct mcr_table *table, uint32_t interface, const u
 static bool rule_is_sound(const struct mcr_share_header *header, const struct mcr_rule *rule)
 {
 	return rule->interface < MCR_MAX_INTERFACES && rule->slot < MCR_MAX_RULES &&
+	       rule->prefix_bits <= 128 && rule->port <= rule->last_port &&
 	       (uint64_t)rule->first_output + rule->outputs <= header->outputs &&
 	       (uint64_t)rule->first_source + rule->sources <= header->sources;
 }
 
 static bool output_is_sound(const struct mcr_output *output)
 {
-	return output->slot < MCR_MAX_OUTPUTS && output->ttl_policy <= MCR_TTL_FIXED;
+	return output->slot < MCR_MAX_OUTPUTS && output->ttl_policy <= MCR_TTL_FIXED &&
+	       output->dscp_policy <= MCR_DSCP_FIXED && output->engine <= MCR_ENGINE_ETHERNET &&
+	       output->prefix_bits <= 128 && (!output->link_bytes || output->link_bytes == 14);
 }
 
 static bool header_is_sound(const struct mcr_share_header *header, uint64_t bytes)
@@ -95,27 +114,38 @@ static void copy_share(struct mcr_table *table, const uint8_t *share)
 	memcpy(table->sources, cursor, table->header.sources * sizeof(struct mcr_source));
 }
 
-/* Rules with one key stand side by side, those for any source last: look-up takes the first that
- * fits. */
-static int index_rules(struct mcr_table *table)
+/*
+ * Rules with one key stand side by side, those for any source last: look-up takes the first that fits.
+ * Ranges stand in the order in which they are to be tried.
+ */
+static int index_rule(struct mcr_table *table, uint32_t index)
 {
-	for (uint32_t i = 0; i < table->header.rules; i++) {
-		const struct mcr_rule *rule = &table->rules[i];
-		uint32_t bucket;
+	const struct mcr_rule *rule = &table->rules[index];
+	uint32_t bucket;
 
-		if (!rule_is_sound(&table->header, rule))
-			return -EINVAL;
-		table->interface_used[rule->interface] = 1;
-		if (i > 0 && same_key(rule, rule - 1)) {
-			if (!rule[-1].sources)
-				return -EINVAL;
-			continue;
-		}
-		bucket = probe(table, rule->interface, rule->group, rule->port);
-		if (table->buckets[bucket])
-			return -EINVAL;
-		table->buckets[bucket] = i + 1;
+	if (!rule_is_sound(&table->header, rule))
+		return -EINVAL;
+	table->interface_used[rule->interface] = 1;
+	if (index > 0 && same_key(rule, rule - 1) && !rule[-1].sources)
+		return -EINVAL;
+	if (is_range(rule)) {
+		table->ranges[table->range_count++] = index;
+		return 0;
 	}
+	if (index > 0 && same_key(rule, rule - 1))
+		return 0;
+	bucket = probe(table, rule->interface, rule->group, rule->port);
+	if (table->buckets[bucket])
+		return -EINVAL;
+	table->buckets[bucket] = index + 1;
+	return 0;
+}
+
+static int index_share(struct mcr_table *table)
+{
+	for (uint32_t i = 0; i < table->header.rules; i++)
+		if (index_rule(table, i))
+			return -EINVAL;
 	for (uint32_t i = 0; i < table->header.outputs; i++) {
 		if (!output_is_sound(&table->outputs[i]))
 			return -EINVAL;
@@ -128,6 +158,9 @@ static void clear(struct mcr_table *table)
 {
 	memset(&table->header, 0, sizeof(table->header));
 	memset(table->buckets, 0, sizeof(table->buckets));
+	if (table->range_count)
+		memset(table->cache, 0, sizeof(table->cache));
+	table->range_count = 0;
 	memset(table->interface_used, 0, sizeof(table->interface_used));
 	memset(table->output_used, 0, sizeof(table->output_used));
 }
@@ -145,25 +178,24 @@ int mcr_table__load(struct mcr_table *table, const uint8_t *share, uint64_t byte
 		return -EINVAL;
 	table->header = header;
 	copy_share(table, share);
-	error = index_rules(table);
+	error = index_share(table);
 	if (error)
 		clear(table);
 	return error;
 }
 
-static bool allows(const struct mcr_table *table, const struct mcr_rule *rule,
-		   const uint8_t source[16])
+static bool allows(const struct mcr_table *table, const struct mcr_rule *rule, const uint8_t source[16])
 {
-	const struct mcr_source *allowed = &table->sources[rule->first_source];
+	const struct mcr_source *listed = &table->sources[rule->first_source];
 
 	for (uint32_t i = 0; i < rule->sources; i++)
-		if (!memcmp(allowed[i].address, source, 16))
-			return true;
-	return !rule->sources;
+		if (!memcmp(listed[i].address, source, 16))
+			return !rule->excludes;
+	return !rule->sources || rule->excludes;
 }
 
-int mcr_table__find(const struct mcr_table *table, uint32_t interface, const uint8_t group[16],
-		    uint16_t port, const uint8_t source[16])
+static int find_single(const struct mcr_table *table, uint32_t interface, const uint8_t group[16],
+		       uint16_t port, const uint8_t source[16])
 {
 	uint32_t first = table->buckets[probe(table, interface, group, port)];
 
@@ -176,6 +208,57 @@ int mcr_table__find(const struct mcr_table *table, uint32_t interface, const uin
 			return (int)i;
 	}
 	return -EACCES;
+}
+
+static int search_ranges(const struct mcr_table *table, uint32_t interface, const uint8_t group[16],
+			 uint16_t port, const uint8_t source[16])
+{
+	int result = -ENOENT;
+
+	for (uint32_t i = 0; i < table->range_count; i++) {
+		const struct mcr_rule *rule = &table->rules[table->ranges[i]];
+
+		if (rule->interface != interface || port < rule->port || port > rule->last_port ||
+		    !has_prefix(group, rule->group, rule->prefix_bits))
+			continue;
+		if (allows(table, rule, source))
+			return (int)table->ranges[i];
+		result = -EACCES;
+	}
+	return result;
+}
+
+/* Results are kept, so that a datagram in a range costs what one for a single group does. */
+static int find_range(struct mcr_table *table, uint32_t interface, const uint8_t group[16],
+		      uint16_t port, const uint8_t source[16])
+{
+	struct mcr_found *found =
+		&table->cache[(bucket_of(interface, group, port) ^ source[15] * 31u ^ source[14]) %
+			      MCR_TABLE_CACHE];
+
+	if (found->result && found->interface == interface && found->port == port &&
+	    !memcmp(found->group, group, 16) && !memcmp(found->source, source, 16))
+		return found->result > 0 ? found->result - 1 : found->result;
+	found->result = search_ranges(table, interface, group, port, source);
+	if (found->result >= 0)
+		found->result++;
+	found->interface = interface;
+	found->port = port;
+	memcpy(found->group, group, 16);
+	memcpy(found->source, source, 16);
+	return found->result > 0 ? found->result - 1 : found->result;
+}
+
+int mcr_table__find(struct mcr_table *table, uint32_t interface, const uint8_t group[16],
+		    uint16_t port, const uint8_t source[16])
+{
+	int single = find_single(table, interface, group, port, source);
+	int range;
+
+	if (single >= 0 || !table->range_count)
+		return single;
+	range = find_range(table, interface, group, port, source);
+	return range == -ENOENT ? single : range;
 }
 
 const struct mcr_rule *mcr_table__rule(const struct mcr_table *table, uint32_t index)
@@ -203,24 +286,29 @@ static uint64_t rule_digest(const struct mcr_table *table, const struct mcr_rule
 
 	state = fnv(state, &rule->ifindex, 4);
 	state = fnv(state, &rule->port, 2);
+	state = fnv(state, &rule->last_port, 2);
+	state = fnv(state, &rule->prefix_bits, 1);
+	state = fnv(state, &rule->excludes, 1);
 	state = fnv(state, &rule->sources, 4);
 	state = fnv(state, &table->sources[rule->first_source],
 		    rule->sources * sizeof(struct mcr_source));
 	for (uint32_t i = 0; i < rule->outputs; i++)
 		/* Everything but the slot, which says where to count and not what to do. */
 		state = fnv(state, &table->outputs[rule->first_output + i],
-			    sizeof(struct mcr_output) - sizeof(uint32_t));
+			    offsetof(struct mcr_output, slot));
 	return state;
 }
 
 /*
- * The sum over the rules does not depend on their order.  Rules are reached through the buckets, so
- * that a rule that look-ups cannot find is missing from the digest too.
+ * The sum over the rules does not depend on their order.  Rules are reached as look-ups reach them, so that a
+ * rule that look-ups cannot find is missing from the digest too.
  */
 uint64_t mcr_table__digest(const struct mcr_table *table)
 {
 	uint64_t sum = FNV_OFFSET;
 
+	for (uint32_t i = 0; i < table->range_count; i++)
+		sum += rule_digest(table, &table->rules[table->ranges[i]]);
 	for (uint32_t bucket = 0; bucket < MCR_TABLE_BUCKETS; bucket++) {
 		uint32_t first = table->buckets[bucket];
 

@@ -5,6 +5,19 @@
 
 #define MCR_TABLE_BUCKETS (4 * MCR_MAX_RULES)
 
+#define MCR_TABLE_CACHE 4096
+
+/* What a look-up among the ranges found; "result" 0 marks an empty entry,
+ * else it is the rule's index plus one, or a negative errno. */
+struct mcr_found {
+	uint8_t group[16];
+	uint8_t source[16];
+	uint32_t interface;
+	uint16_t port;
+	uint16_t reserved;
+	int32_t result;
+};
+
 struct mcr_table {
 	struct mcr_share_header header;
 	struct mcr_rule rules[MCR_MAX_RULES];
@@ -12,6 +25,10 @@ struct mcr_table {
 	struct mcr_source sources[MCR_MAX_SOURCES];
 	/* Rule index + 1 of the first of consecutive rules with one key, 0 for an empty bucket. */
 	uint32_t buckets[MCR_TABLE_BUCKETS];
+	/* Rules for a group prefix or several ports, most specific first, and what they gave lately. */
+	uint32_t ranges[MCR_MAX_RULES];
+	uint32_t range_count;
+	struct mcr_found cache[MCR_TABLE_CACHE];
 	/* Slots in use, so that what is no longer named can be closed. */
 	uint8_t interface_used[MCR_MAX_INTERFACES];
 	uint8_t output_used[MCR_MAX_OUTPUTS];

@@ -1,35 +1,29 @@
 #include "transmit.h"
 
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/udp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #define FIRST_BACKOFF_NS 10000000ull
 #define LAST_BACKOFF_NS 1000000000ull
-
-union control {
-	struct cmsghdr align;
-	uint8_t bytes[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(uint16_t))];
-};
+#define RATE_BURST_NS 10000000ull
+#define NS_PER_S 1000000000ull
+#define IPV4_BYTES 20
+#define IPV6_BYTES 40
+#define UDP_BYTES 8
 
 int mcr_transmit__init(struct mcr_transmit *transmit, struct mcr_output_counters *counters)
 {
 	transmit->senders = calloc(MCR_MAX_OUTPUTS, sizeof(struct mcr_sender));
-	/* A page of its own array is touched, and so takes memory, only when an output is used. */
-	transmit->payloads =
-		calloc((size_t)MCR_MAX_OUTPUTS * MCR_GATHER_PAYLOADS, sizeof(struct iovec));
-	transmit->dirty = calloc(MCR_MAX_OUTPUTS, sizeof(uint32_t));
-	if (!transmit->senders || !transmit->payloads || !transmit->dirty)
+	/* A lane takes memory only once it is used. */
+	transmit->lanes = calloc(MCR_LANES, sizeof(struct mcr_lane));
+	transmit->dirty = calloc(MCR_LANES, sizeof(uint32_t));
+	if (!transmit->senders || !transmit->lanes || !transmit->dirty)
 		return -ENOMEM;
 	for (uint32_t slot = 0; slot < MCR_MAX_OUTPUTS; slot++) {
 		transmit->senders[slot].fd = -1;
 		transmit->senders[slot].counters = &counters[slot];
-		transmit->senders[slot].payloads =
-			&transmit->payloads[(size_t)slot * MCR_GATHER_PAYLOADS];
 	}
 	return 0;
 }
@@ -39,7 +33,7 @@ void mcr_transmit__free(struct mcr_transmit *transmit)
 	for (uint32_t slot = 0; transmit->senders && slot < MCR_MAX_OUTPUTS; slot++)
 		mcr_transmit__attach(transmit, slot, -1, 4);
 	free(transmit->senders);
-	free(transmit->payloads);
+	free(transmit->lanes);
 	free(transmit->dirty);
 }
 
@@ -54,6 +48,7 @@ void mcr_transmit__attach(struct mcr_transmit *transmit, uint32_t slot, int fd, 
 	sender->segment_bytes_limit = MCR_GATHER_BYTES;
 	sender->retry_at_ns = 0;
 	sender->backoff_ns = 0;
+	sender->allowed_at_ns = 0;
 }
 
 static enum mcr_not_sent reason_of(int error)
@@ -106,78 +101,44 @@ static void count_sent(struct mcr_sender *sender, uint32_t payloads, uint32_t by
 	sender->backoff_ns = 0;
 }
 
-static struct cmsghdr *put_ttl(const struct mcr_sender *sender, struct msghdr *message)
-{
-	struct cmsghdr *header = CMSG_FIRSTHDR(message);
-	int ttl = sender->ttl;
-
-	header->cmsg_level = sender->ipv6 ? IPPROTO_IPV6 : IPPROTO_IP;
-	header->cmsg_type = sender->ipv6 ? IPV6_HOPLIMIT : IP_TTL;
-	header->cmsg_len = CMSG_LEN(sizeof(ttl));
-	memcpy(CMSG_DATA(header), &ttl, sizeof(ttl));
-	return header;
-}
-
-static ssize_t send_segments(const struct mcr_sender *sender)
-{
-	union control control = { 0 };
-	struct msghdr message = { .msg_iov = sender->payloads,
-				  .msg_iovlen = sender->gathered,
-				  .msg_control = control.bytes,
-				  .msg_controllen = sizeof(control.bytes) };
-	struct cmsghdr *header = CMSG_NXTHDR(&message, put_ttl(sender, &message));
-	uint16_t segment_bytes = (uint16_t)sender->segment_bytes;
-
-	header->cmsg_level = IPPROTO_UDP;
-	header->cmsg_type = UDP_SEGMENT;
-	header->cmsg_len = CMSG_LEN(sizeof(segment_bytes));
-	memcpy(CMSG_DATA(header), &segment_bytes, sizeof(segment_bytes));
-	return sendmsg(sender->fd, &message, MSG_DONTWAIT);
-}
-
-/* Send payloads from "first" on, each as a datagram of its own; a count, or a negative errno for
- * the first. */
-static int send_singly(const struct mcr_sender *sender, uint32_t first)
-{
-	union control control = { 0 };
-	struct mmsghdr messages[MCR_GATHER_PAYLOADS];
-	uint32_t count = sender->gathered - first;
-	int sent;
-
-	for (uint32_t i = 0; i < count; i++)
-		messages[i].msg_hdr = (struct msghdr){ .msg_iov = &sender->payloads[first + i],
-						       .msg_iovlen = 1,
-						       .msg_control = control.bytes,
-						       .msg_controllen = CMSG_SPACE(sizeof(int)) };
-	put_ttl(sender, &messages[0].msg_hdr);
-	sent = sendmmsg(sender->fd, messages, count, MSG_DONTWAIT);
-	return sent < 0 ? -errno : sent;
-}
-
-static uint32_t bytes_of(const struct mcr_sender *sender, uint32_t first, uint32_t count)
+static uint32_t bytes_of(const struct mcr_lane *lane, uint32_t first, uint32_t count)
 {
 	uint32_t bytes = 0;
 
 	for (uint32_t i = first; i < first + count; i++)
-		bytes += (uint32_t)sender->payloads[i].iov_len;
+		bytes += (uint32_t)lane->payloads[i].iov_len;
 	return bytes;
 }
 
+static int send_segments(struct mcr_sender *sender, const struct mcr_lane *lane)
+{
+	return sender->output->engine == MCR_ENGINE_ETHERNET ?
+		       mcr_ethernet__send_segments(sender, lane) :
+		       mcr_udp__send_segments(sender, lane);
+}
+
+static int send_singly(struct mcr_sender *sender, const struct mcr_lane *lane, uint32_t first)
+{
+	return sender->output->engine == MCR_ENGINE_ETHERNET ?
+		       mcr_ethernet__send_singly(sender, lane, first) :
+		       mcr_udp__send_singly(sender, lane, first);
+}
+
 /*
- * An error that an earlier datagram met (ICMP port unreachable) is reported by the next call, which
- * then sends nothing: the same payload gets a second chance.
+ * An error that an earlier datagram met (ICMP port unreachable) is reported by the next call, which then
+ * sends nothing: the same payload gets a second chance.
  */
-static void flush_singly(struct mcr_sender *sender, uint64_t now_ns)
+static void flush_singly(struct mcr_sender *sender, const struct mcr_lane *lane, uint64_t now_ns)
 {
 	uint32_t done = 0;
 	bool second_chance = true;
 
-	while (done < sender->gathered) {
-		int sent = send_singly(sender, done);
+	while (done < lane->gathered) {
+		int sent = send_singly(sender, lane, done);
 		enum mcr_not_sent reason;
 
 		if (sent > 0) {
-			count_sent(sender, (uint32_t)sent, bytes_of(sender, done, (uint32_t)sent));
+			count_sent(sender, (uint32_t)sent, bytes_of(lane, done, (uint32_t)sent));
 			done += (uint32_t)sent;
 			second_chance = true;
 			continue;
@@ -193,84 +154,190 @@ static void flush_singly(struct mcr_sender *sender, uint64_t now_ns)
 			done++;
 			continue;
 		}
-		sender->counters->not_sent[reason] += sender->gathered - done;
+		sender->counters->not_sent[reason] += lane->gathered - done;
 		if (worth_backing_off(reason))
 			back_off(sender, now_ns);
 		return;
 	}
 }
 
-/* The device or the path cannot take segments of this length (linux/net/ipv4/udp.c, udp_send_skb).
- */
+/* The device or the path cannot take segments of this length (udp_send_skb in net/ipv4/udp.c). */
 static bool segments_refused(int error)
 {
-	return error == EINVAL || error == EMSGSIZE || error == EIO || error == EOPNOTSUPP;
+	return error == -EINVAL || error == -EMSGSIZE || error == -EIO || error == -EOPNOTSUPP;
 }
 
-static void flush_gathered(struct mcr_sender *sender, uint64_t now_ns)
+static void flush_gathered(struct mcr_sender *sender, const struct mcr_lane *lane, uint64_t now_ns)
 {
-	if (sender->gathered > 1 && sender->segment_bytes <= sender->segment_bytes_limit) {
-		if (send_segments(sender) >= 0) {
-			count_sent(sender, sender->gathered, sender->bytes);
+	if (lane->gathered > 1 && lane->segment_bytes <= sender->segment_bytes_limit) {
+		int sent = send_segments(sender, lane);
+
+		if (sent > 0) {
+			count_sent(sender, lane->gathered, lane->bytes);
 			return;
 		}
-		if (segments_refused(errno))
-			sender->segment_bytes_limit = sender->segment_bytes - 1;
+		if (segments_refused(sent))
+			sender->segment_bytes_limit = lane->segment_bytes - 1;
 	}
-	flush_singly(sender, now_ns);
+	flush_singly(sender, lane, now_ns);
 }
 
-static void flush_sender(struct mcr_sender *sender, uint64_t now_ns)
+static void flush_lane(struct mcr_transmit *transmit, struct mcr_lane *lane)
 {
-	if (!sender->gathered)
+	struct mcr_sender *sender = &transmit->senders[lane->slot];
+
+	if (!lane->gathered)
 		return;
 	if (sender->fd < 0)
-		sender->counters->not_sent[MCR_NOT_SENT_NO_SOCKET] += sender->gathered;
-	else if (now_ns < sender->retry_at_ns)
-		sender->counters->not_sent[MCR_NOT_SENT_BACKING_OFF] += sender->gathered;
+		sender->counters->not_sent[MCR_NOT_SENT_NO_SOCKET] += lane->gathered;
+	else if (transmit->now_ns < sender->retry_at_ns)
+		sender->counters->not_sent[MCR_NOT_SENT_BACKING_OFF] += lane->gathered;
 	else
-		flush_gathered(sender, now_ns);
-	sender->gathered = 0;
-	sender->bytes = 0;
+		flush_gathered(sender, lane, transmit->now_ns);
+	lane->gathered = 0;
+	lane->bytes = 0;
+}
+
+/*
+ * The generic cell rate algorithm (ITU-T I.371 annex A): "allowed_at" runs ahead of the clock by what was
+ * sent, and may run ahead by the burst.
+ */
+static bool within_rate(struct mcr_transmit *transmit, struct mcr_sender *sender, uint32_t bytes)
+{
+	const struct mcr_output *output = sender->output;
+	uint32_t packet_bytes = bytes + UDP_BYTES + (sender->ipv6 ? IPV6_BYTES : IPV4_BYTES);
+	uint64_t cost_ns = (output->rate_in_bits ? 8ull * packet_bytes : 1) * NS_PER_S / output->rate;
+	uint64_t now_ns = transmit->now_ns;
+
+	if (sender->allowed_at_ns > now_ns + RATE_BURST_NS)
+		return false;
+	if (sender->allowed_at_ns < now_ns)
+		sender->allowed_at_ns = now_ns;
+	sender->allowed_at_ns += cost_ns;
+	return true;
 }
 
 /* UDP_SEGMENT wants all payloads equally long but the last, and none empty. */
-static bool fits(const struct mcr_sender *sender, uint8_t ttl, uint32_t bytes)
+static bool fits(const struct mcr_lane *lane, uint32_t bytes)
 {
-	const struct iovec *last = &sender->payloads[sender->gathered - 1];
+	const struct iovec *last = &lane->payloads[lane->gathered - 1];
 
-	return sender->gathered < MCR_GATHER_PAYLOADS && sender->ttl == ttl && bytes &&
-	       bytes <= sender->segment_bytes && last->iov_len == sender->segment_bytes &&
-	       sender->bytes + bytes <= MCR_GATHER_BYTES;
+	return lane->gathered < MCR_GATHER_PAYLOADS && bytes && bytes <= lane->segment_bytes &&
+	       last->iov_len == lane->segment_bytes && lane->bytes + bytes <= MCR_GATHER_BYTES;
 }
 
-void mcr_transmit__add(struct mcr_transmit *transmit, uint32_t slot, uint8_t ttl,
-		       const uint8_t *payload, uint32_t bytes)
+static void gather(struct mcr_transmit *transmit, struct mcr_lane *lane, const uint8_t *payload,
+		   uint32_t bytes)
 {
-	struct mcr_sender *sender = &transmit->senders[slot];
-
-	if (sender->gathered && !fits(sender, ttl, bytes))
-		flush_sender(sender, transmit->now_ns);
-	if (!sender->dirty) {
-		sender->dirty = true;
-		transmit->dirty[transmit->dirty_count++] = slot;
-	}
-	if (!sender->gathered) {
-		sender->ttl = ttl;
-		sender->segment_bytes = bytes;
-	}
-	sender->payloads[sender->gathered++] =
+	if (lane->gathered && !fits(lane, bytes))
+		flush_lane(transmit, lane);
+	if (!lane->gathered)
+		lane->segment_bytes = bytes;
+	lane->payloads[lane->gathered++] =
 		(struct iovec){ .iov_base = (void *)payload, .iov_len = bytes };
-	sender->bytes += bytes;
+	lane->bytes += bytes;
+}
+
+/* Two flows that meet in one lane take turns: correct, but each leaves in smaller calls. */
+static struct mcr_lane *enter_lane(struct mcr_transmit *transmit, uint32_t slot,
+				   const struct mcr_flow *flow, bool varies)
+{
+	uint32_t spread = varies ? ((uint32_t)flow->address[15] << 4 ^ (uint32_t)flow->address[14] << 9 ^
+				    flow->port ^ flow->source[15] ^ flow->source_port) :
+				   0;
+	uint32_t index = (slot + spread) % MCR_LANES;
+	struct mcr_lane *lane = &transmit->lanes[index];
+
+	if (lane->gathered && (lane->slot != slot || memcmp(&lane->flow, flow, sizeof(*flow))))
+		flush_lane(transmit, lane);
+	if (!lane->gathered) {
+		lane->slot = slot;
+		lane->flow = *flow;
+	}
+	if (!lane->dirty) {
+		lane->dirty = true;
+		transmit->dirty[transmit->dirty_count++] = index;
+	}
+	return lane;
+}
+
+/* The time to live to send with, 0 for none. */
+static uint8_t ttl_of(const struct mcr_output *output, uint8_t arrived)
+{
+	switch (output->ttl_policy) {
+	case MCR_TTL_KEEP:
+		return arrived;
+	case MCR_TTL_DECREMENT:
+		return arrived ? arrived - 1 : 0;
+	case MCR_TTL_FIXED:
+		return output->ttl;
+	default:
+		return arrived > 1 ? arrived - 1 : 1;
+	}
+}
+
+/* The first prefix_bits come from the output, the rest from the datagram. */
+static void map_address(uint8_t address[16], const struct mcr_output *output, const uint8_t group[16])
+{
+	uint32_t bytes = output->prefix_bits / 8, rest = output->prefix_bits % 8;
+	uint8_t mask = (uint8_t)(0xFF00 >> rest);
+
+	memcpy(address, group, 16);
+	memcpy(address, output->address, bytes);
+	if (rest)
+		address[bytes] = (uint8_t)((output->address[bytes] & mask) | (group[bytes] & ~mask));
+}
+
+static struct mcr_flow flow_of(const struct mcr_output *output, const struct mcr_datagram *datagram)
+{
+	struct mcr_flow flow = { .ttl = ttl_of(output, datagram->ttl),
+				 .dscp = output->dscp_policy == MCR_DSCP_KEEP ? datagram->dscp :
+										output->dscp };
+
+	if (output->engine == MCR_ENGINE_UDP)
+		return flow;
+	map_address(flow.address, output, datagram->group);
+	flow.port = output->port ? output->port : (uint16_t)(datagram->port + output->port_offset);
+	if (output->engine == MCR_ENGINE_ETHERNET) {
+		memcpy(flow.source, datagram->source, 16);
+		flow.source_port = datagram->source_port;
+	}
+	return flow;
+}
+
+void mcr_transmit__add(struct mcr_transmit *transmit, const struct mcr_output *output,
+		       const struct mcr_datagram *datagram, uint32_t segment_bytes)
+{
+	struct mcr_sender *sender = &transmit->senders[output->slot];
+	struct mcr_flow flow = flow_of(output, datagram);
+	struct mcr_lane *lane = NULL;
+	const uint8_t *payload = datagram->payload;
+	uint32_t left = datagram->payload_bytes;
+
+	sender->output = output;
+	if (flow.ttl)
+		lane = enter_lane(transmit, output->slot, &flow, output->engine != MCR_ENGINE_UDP);
+	do {
+		uint32_t bytes = segment_bytes && left > segment_bytes ? segment_bytes : left;
+
+		if (!lane)
+			sender->counters->not_sent[MCR_NOT_SENT_TTL]++;
+		else if (output->rate && !within_rate(transmit, sender, bytes))
+			sender->counters->not_sent[MCR_NOT_SENT_RATE]++;
+		else
+			gather(transmit, lane, payload, bytes);
+		payload += bytes;
+		left -= bytes;
+	} while (left);
 }
 
 void mcr_transmit__flush(struct mcr_transmit *transmit)
 {
 	for (uint32_t i = 0; i < transmit->dirty_count; i++) {
-		struct mcr_sender *sender = &transmit->senders[transmit->dirty[i]];
+		struct mcr_lane *lane = &transmit->lanes[transmit->dirty[i]];
 
-		flush_sender(sender, transmit->now_ns);
-		sender->dirty = false;
+		flush_lane(transmit, lane);
+		lane->dirty = false;
 	}
 	transmit->dirty_count = 0;
 }

@@ -1,38 +1,59 @@
 /*
- * Sending through connected UDP sockets: payloads of one output gather within a batch and leave in
- * one call.
+ * Sending: payloads that can leave in one call gather in a lane within a batch.
+ *
+ * An output sends through an engine: UDP sockets (udp.c), or whole packets (ethernet.c).
  */
 #pragma once
 
 #include "../mcr.h"
 
 #include <stdbool.h>
+#include <sys/types.h>
 #include <sys/uio.h>
 
 /* UDP_MAX_SEGMENTS in linux/udp.h is 64 before Linux 6.9 and 128 since. */
 #define MCR_GATHER_PAYLOADS 64
 /* 65,535 minus the headers of IPv4 and UDP: what one UDP_SEGMENT call may carry. */
 #define MCR_GATHER_BYTES 65507
+#define MCR_LANES 4096
+
+/* What must be equal for payloads to leave in one call; unused bytes are zero, so that it can be compared. */
+struct mcr_flow {
+	uint8_t address[16];
+	uint8_t source[16]; /* only where the original source is kept */
+	uint16_t port;
+	uint16_t source_port;
+	uint8_t ttl;
+	uint8_t dscp;
+	uint16_t reserved;
+};
+
+struct mcr_lane {
+	struct mcr_flow flow;
+	uint32_t slot; /* of the output that gathers here */
+	uint16_t gathered;
+	bool dirty;
+	uint32_t bytes;
+	uint32_t segment_bytes; /* length of the first payload */
+	struct iovec payloads[MCR_GATHER_PAYLOADS];
+};
 
 struct mcr_sender {
 	int fd; /* -1: none */
-	bool dirty;
 	bool ipv6;
-	uint8_t ttl;	   /* of the payloads gathered */
-	uint16_t gathered; /* payloads */
-	uint32_t bytes;
-	uint32_t segment_bytes;	      /* length of the first payload gathered */
+	uint16_t ip_id;
 	uint32_t segment_bytes_limit; /* longer ones do not fit the path in one segment */
 	uint64_t retry_at_ns;
 	uint64_t backoff_ns;
+	uint64_t allowed_at_ns; /* when the rate limit has room again */
+	const struct mcr_output *output;
 	struct mcr_output_counters *counters;
-	struct iovec *payloads; /* MCR_GATHER_PAYLOADS */
 };
 
 struct mcr_transmit {
 	struct mcr_sender *senders; /* MCR_MAX_OUTPUTS */
-	struct iovec *payloads;	    /* MCR_GATHER_PAYLOADS for each sender */
-	uint32_t *dirty;	    /* slots with payloads gathered */
+	struct mcr_lane *lanes;	    /* MCR_LANES */
+	uint32_t *dirty;	    /* lanes with payloads */
 	uint32_t dirty_count;
 	uint64_t now_ns;
 };
@@ -40,7 +61,17 @@ struct mcr_transmit {
 int mcr_transmit__init(struct mcr_transmit *transmit, struct mcr_output_counters *counters);
 void mcr_transmit__free(struct mcr_transmit *transmit);
 void mcr_transmit__attach(struct mcr_transmit *transmit, uint32_t slot, int fd, int ip_version);
-/* Gather one payload; it must stay where it is until the flush. */
-void mcr_transmit__add(struct mcr_transmit *transmit, uint32_t slot, uint8_t ttl,
-		       const uint8_t *payload, uint32_t bytes);
+/* Gather a datagram, in pieces of segment_bytes unless that is 0, for one output of the table in use.  The
+ * payload must stay where it is until the flush. */
+void mcr_transmit__add(struct mcr_transmit *transmit, const struct mcr_output *output,
+		       const struct mcr_datagram *datagram, uint32_t segment_bytes);
 void mcr_transmit__flush(struct mcr_transmit *transmit);
+
+/* ---- engines: each gives a count of payloads sent, or a negative errno ---- */
+
+/* All payloads of the lane in one call. */
+int mcr_udp__send_segments(struct mcr_sender *sender, const struct mcr_lane *lane);
+int mcr_ethernet__send_segments(struct mcr_sender *sender, const struct mcr_lane *lane);
+/* Payloads from "first" on, each as a datagram of its own; the errno is that of the first. */
+int mcr_udp__send_singly(struct mcr_sender *sender, const struct mcr_lane *lane, uint32_t first);
+int mcr_ethernet__send_singly(struct mcr_sender *sender, const struct mcr_lane *lane, uint32_t first);

@@ -25,6 +25,7 @@ from mcr.model.link import Link
 _WATCHED_GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
 _RECEIVE_BYTES = 1 << 18
 _IFF_UP, _IFF_RUNNING = 0x1, 0x40
+_WITH_ETHERNET_HEADER = {1, 772}  # ARPHRD_ETHER, ARPHRD_LOOPBACK
 _IFA_F_TENTATIVE = 0x40
 _SIOCETHTOOL, _ETHTOOL_GCHANNELS = 0x8946, 0x3C
 _HEADER = struct.Struct("=IHHII16x")  # struct nlmsghdr, and a request that asks for everything
@@ -74,7 +75,15 @@ def _link(message: Any, addresses: dict[int, set[Address]]) -> Link:  # noqa: AN
         up=message["flags"] & wanted == wanted,
         receive_queues=receive_queues(name),
         addresses=frozenset(addresses.get(message["index"], ())),
+        link_address=_link_address(message),
     )
+
+
+def _link_address(message: Any) -> bytes:  # noqa: ANN401 - pyroute2's messages are untyped
+    """Ethernet and loopback frames have a header with addresses; other kinds are written without one."""
+    if message["ifi_type"] not in _WITH_ETHERNET_HEADER:
+        return b""
+    return bytes.fromhex(message.get_attr("IFLA_ADDRESS").replace(":", ""))
 
 
 def _usable_address(message: Any) -> Address | None:  # noqa: ANN401 - pyroute2's messages are untyped

@@ -11,6 +11,7 @@ from mcr.cli import render
 from mcr.client import Client
 from mcr.errors import RuleError, UsageError
 from mcr.model.endpoint import Endpoint, parse_address, parse_endpoint
+from mcr.model.mapping import parse_target
 from mcr.model.policy import POLICIES
 from mcr.model.rule import Origin, Output, Rule
 from mcr.wire.documents import output_from_params, rule_to_params
@@ -19,7 +20,7 @@ Params = dict[str, object]
 
 
 # An interface's name may hold a comma and an IPv6 source a colon, so policies are what has the form of one.
-_OUTPUT = re.compile(r"(.+:\d{1,9})((?:,[a-z]+=[^,]*)*)", re.ASCII)
+_OUTPUT = re.compile(r"(.+?)((?:,[a-z]+=[^,]*)+)", re.ASCII)
 OUTPUT_SYNTAX = f"ENDPOINT[,{{{'|'.join(POLICIES)}}}=VALUE...]"
 
 
@@ -32,7 +33,7 @@ def parse_output(text: str) -> Output:
     """
     match = _OUTPUT.fullmatch(text)
     if match is None:
-        return Output(parse_endpoint(text))
+        return Output(parse_target(text))
     params: dict[str, object] = {"to": match[1]}
     for policy in match[2].split(",")[1:]:
         key, _, value = policy.partition("=")

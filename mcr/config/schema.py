@@ -23,15 +23,19 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from mcr.errors import RuleError, UsageError
+from mcr.errors import EndpointError, RuleError, UsageError
 from mcr.model.endpoint import (
     SYNTAX,
     Endpoint,
     check_address,
     check_interface,
+    check_port,
     parse_address,
     parse_endpoint,
+    read_groups,
+    read_ports,
 )
+from mcr.model.mapping import parse_target
 from mcr.model.policy import (
     DSCP_SYNTAX,
     POLICIES,
@@ -88,6 +92,19 @@ def kind(value: object) -> str | None:
     return "<list>" if isinstance(value, list) else None
 
 
+def read_port_range(value: object) -> tuple[int, int]:
+    """Take a number, or the text of a range."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise PydanticCustomError("port", "no port")  # shown with the description of the field
+    try:
+        first, last = read_ports(str(value))
+        check_port(first)
+        check_port(last)
+    except EndpointError:
+        raise PydanticCustomError("port", "no port") from None
+    return first, last
+
+
 def policy(name: str) -> PlainValidator:
     """Make pydantic read the word or number of a policy."""
 
@@ -109,7 +126,9 @@ class Strict(BaseModel):
 
 
 _ADDRESS = "an IPv4 or IPv6 address"
+_GROUPS = "an IPv4 or IPv6 address, or a prefix of groups such as 239.1.0.0/24"
 _PORT = "1 to 65535"
+_PORTS = "1 to 65535, or a range such as '5000-5010'"
 _INTERFACE = "the name of an interface"
 _PLACE = f"{SYNTAX}, or an object with these parts"
 
@@ -117,12 +136,13 @@ _PLACE = f"{SYNTAX}, or an object with these parts"
 _ANY_INPUT = parse_endpoint("239.0.0.1%lo:1")
 _ANY_OUTPUT = Output(parse_endpoint("192.0.2.1:1"))
 
+Groups = Annotated[str, checked(lambda text: check_address(read_groups(text)[0]))]
 Address = Annotated[str, checked(lambda text: check_address(parse_address(text)))]
 Source = Annotated[str, checked(parse_address)]
 Interface = Annotated[str, checked(check_interface)]
 Name = Annotated[str, Field(min_length=1), checked(lambda name: Rule(_ANY_INPUT, (_ANY_OUTPUT,), name))]
 InputText = Annotated[str, checked(lambda text: check_input(parse_endpoint(text))), Tag("<text>")]
-OutputText = Annotated[str, checked(lambda text: Output(parse_endpoint(text))), Tag("<text>")]
+OutputText = Annotated[str, checked(lambda text: Output(parse_target(text))), Tag("<text>")]
 
 
 def check_input(endpoint: Endpoint) -> None:
@@ -139,9 +159,13 @@ class InputObject(Strict):
     """An input, part by part."""
 
     interface: Interface = Field(description=_INTERFACE)
-    address: Address = Field(description=_ADDRESS)
-    port: int = Field(description=_PORT, ge=1, le=65535)
+    address: Groups = Field(description=_GROUPS)
+    port: Annotated[tuple[int, int], PlainValidator(read_port_range)] = Field(description=_PORTS)
     sources: list[Source] = Field(
+        default_factory=list, description="a list of addresses", json_schema_extra={"item": _ADDRESS}
+    )
+
+    exclude: list[Source] = Field(
         default_factory=list, description="a list of addresses", json_schema_extra={"item": _ADDRESS}
     )
 
@@ -151,8 +175,10 @@ class InputObject(Strict):
 
     def endpoint(self) -> Endpoint:
         """Give the value."""
-        sources = tuple(parse_address(source) for source in self.sources)
-        return Endpoint(parse_address(self.address), self.port, self.interface, sources)
+        address, prefix_length = read_groups(self.address)
+        sources, excluded = (tuple(map(parse_address, listed)) for listed in (self.sources, self.exclude))
+        port, last_port = self.port
+        return Endpoint(address, port, self.interface, sources, excluded, prefix_length, last_port)
 
 
 class OutputObject(Strict):
@@ -185,7 +211,7 @@ def read_input(place: str | InputObject) -> Endpoint:
 
 def read_output(place: str | OutputObject) -> Output:
     """Give the value of an output that has been checked."""
-    return Output(parse_endpoint(place)) if isinstance(place, str) else place.output()
+    return Output(parse_target(place)) if isinstance(place, str) else place.output()
 
 
 def _without_source(place: str | OutputObject) -> Output:

@@ -9,8 +9,10 @@ Source: linux/filter.h, linux/bpf_common.h; Documentation/networking/filter.rst.
 
 import struct
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
+from mcr.model.endpoint import Address
 from mcr.model.steering import FINAL_FACTOR, PORT_FACTOR, WORD_FACTOR
 
 MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS
@@ -22,7 +24,8 @@ _LDX_HEADER_BYTES = 0xB1  # BPF_LDX | BPF_B | BPF_MSH: four times the low nibble
 _LDX_MEM, _ST = 0x61, 0x02
 _TAX = 0x07
 _ADD_X, _XOR_X, _MUL, _RSH = 0x0C, 0xAC, 0x24, 0x74
-_JA, _JEQ, _JGE = 0x05, 0x15, 0x35
+_AND = 0x54
+_JA, _JEQ, _JGT, _JGE = 0x05, 0x15, 0x25, 0x35
 _RET, _RET_A = 0x06, 0x16
 
 _NET = 0xFFF00000  # SKF_NET_OFF
@@ -59,20 +62,74 @@ def steering_program() -> Program:
     return [*_hash_of_destination(rejects_others=False), Instruction(_RET_A)]
 
 
-def filter_program(hashes: Iterable[int]) -> Program:
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Groups with a common prefix (their first address, and its length) and ports from *first* to *last*."""
+
+    address: Address
+    prefix_length: int
+    first: int
+    last: int
+
+
+Destination = int | Range
+Test = Sequence[Instruction | tuple[int, int]]
+
+
+def filter_program(destinations: Iterable[Destination]) -> Program:
     """
-    Keep UDP whose destination has one of these `rule_hash` values.
+    Keep UDP whose destination has one of these `rule_hash` values or lies within one of these ranges.
 
     Two destinations may share a hash, so the reader still has to look; the point is that other traffic costs
-    no copy.  With more hashes than fit a program (3,072), all UDP is kept.
+    no copy.  With more than fits a program (3,072 hashes), all UDP is kept.
     """
-    wanted = sorted(set(hashes))
-    if not wanted:
+    distinct = set(destinations)
+    wanted = sorted(one for one in distinct if isinstance(one, int))
+    ranges = sorted((one for one in distinct if isinstance(one, Range)), key=str)
+    within = [instruction for one in ranges for instruction in _range(one)]
+    if not wanted and not within:
         return nothing()
-    program = [*_hash_of_destination(rejects_others=True), *_search(wanted)]
+    program = [*within, *_hash_of_destination(rejects_others=True), *_search(wanted)]
     if len(program) <= MAX_INSTRUCTIONS:
         return program
     return [*_hash_of_destination(rejects_others=True), Instruction(_RET, operand=KEEP_ALL)]
+
+
+def _range(wanted: Range) -> list[Instruction]:
+    """End with everything if the destination is within, else go on behind."""
+    ipv4 = wanted.address.version == 4
+    tests: list[Test] = [
+        [Instruction(_LD_W, operand=_PROTOCOL), (_JEQ, _ETH_P_IP if ipv4 else _ETH_P_IPV6)],
+        [Instruction(_LD_B, operand=_NET + (9 if ipv4 else 6)), (_JEQ, _UDP)],
+    ]
+    for index in range(len(wanted.address.packed) // 4):
+        bits = min(32, max(0, wanted.prefix_length - 32 * index))
+        mask = (0xFFFFFFFF << (32 - bits)) & 0xFFFFFFFF
+        word = int.from_bytes(wanted.address.packed[4 * index : 4 * index + 4])
+        load = Instruction(_LD_W, operand=_NET + (16 if ipv4 else 24) + 4 * index)
+        if bits:
+            tests.append([load, Instruction(_AND, operand=mask), (_JEQ, word)])
+    if ipv4:
+        load_port = [
+            Instruction(_LDX_HEADER_BYTES, operand=_NET),
+            Instruction(_LD_H_INDEXED, operand=_NET + 2),
+        ]
+    else:
+        load_port = [Instruction(_LD_H, operand=_NET + 42)]
+    return _chain([*tests, [*load_port, (_JGE, wanted.first)]], last_port=wanted.last)
+
+
+def _chain(tests: Sequence[Test], last_port: int) -> list[Instruction]:
+    """Lay out tests of which the first that fails jumps behind them all."""
+    total = sum(map(len, tests)) + 2  # and the test of the last port, and the end
+    program: list[Instruction] = []
+    for test in tests:
+        for step in test:
+            behind = total - len(program) - 1
+            program.append(
+                step if isinstance(step, Instruction) else Instruction(step[0], 0, behind, step[1])
+            )
+    return [*program, Instruction(_JGT, 1, 0, last_port), Instruction(_RET, operand=KEEP_ALL)]
 
 
 def _hash_of_destination(*, rejects_others: bool) -> list[Instruction]:

@@ -5,12 +5,14 @@ An endpoint is an address on an interface: ``[SOURCE[,SOURCE...]@]ADDRESS%INTERF
 
     239.1.1.1%eth0:5001                         a group
     10.0.0.9@232.1.1.1%eth0:5001                a group, only from that source
+    !10.0.0.9@239.1.1.1%eth0:5001               a group, but not from that source
+    239.1.0.0/24%eth0:5000-5010                 several groups and ports
     [ff35::8000:1%eth0]:5001                    IPv6
     2001:db8::9@[ff35::8000:1%eth0]:5001        IPv6, only from that source
     192.0.2.7:6000                              a unicast output: the routing table decides
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
@@ -21,6 +23,8 @@ Address = IPv4Address | IPv6Address
 SYNTAX = "[SOURCE@]ADDRESS%INTERFACE:PORT, IPv6 as [ADDRESS%INTERFACE]:PORT"
 MAX_INTERFACE_BYTES = 15  # IFNAMSIZ - 1, linux/if.h
 MAX_SOURCES = 64
+MAX_GROUPS = 1024  # each one must be joined
+MAX_LENGTH_DIGITS = 3
 MAX_PORT_DIGITS = 9  # int() itself refuses thousands
 LINK_LOCAL_GROUPS_V4 = IPv4Network("224.0.0.0/24")  # RFC 5771 section 4
 LINK_LOCAL_GROUPS_V6 = IPv6Network("ff02::/16")  # RFC 4291 section 2.7, scope 2
@@ -32,10 +36,13 @@ class Endpoint:
     An address, a UDP port, and where they are valid.
 
     Attributes:
-        address: group or unicast address.
-        port: 1 to 65535.
+        address: group or unicast address; the first of several groups.
+        port: 1 to 65535; the first of several.
         interface: the link's name; None only where the routing table may decide.
         sources: the only senders that are meant, sorted, without repeats; empty means any.
+        excluded: the senders that are not meant, instead of *sources*.
+        prefix_length: bits that the groups have in common; all of them mean one group.
+        last_port: the last of several.
 
     Raises:
         EndpointError: a part is out of range, or the parts do not fit each other.
@@ -45,21 +52,54 @@ class Endpoint:
     port: int
     interface: str | None
     sources: tuple[Address, ...] = ()
+    excluded: tuple[Address, ...] = ()
+    prefix_length: int = -1
+    last_port: int = -1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sources", tuple(sorted(set(self.sources), key=int)))
+        for name in ("sources", "excluded"):
+            object.__setattr__(self, name, tuple(sorted(set(getattr(self, name)), key=int)))
+        if self.prefix_length == -1:
+            object.__setattr__(self, "prefix_length", self.address.max_prefixlen)
+        if self.last_port == -1:
+            object.__setattr__(self, "last_port", self.port)
+        self._check_place()
+        self._check_sources()
+
+    def _check_place(self) -> None:
         check_address(self.address)
         check_port(self.port)
+        check_port(self.last_port)
+        if self.last_port < self.port:
+            raise EndpointError(f"got ports {self.port}-{self.last_port}, expected the lower one first")
         if self.interface is not None:
             check_interface(self.interface)
         elif self.address.is_multicast:
-            msg = f"got multicast address {self.address} without an interface, expected {SYNTAX}"
-            raise EndpointError(msg)
-        if len(self.sources) > MAX_SOURCES:
-            msg = f"got {len(self.sources)} sources, expected at most {MAX_SOURCES}"
-            raise EndpointError(msg)
-        for source in self.sources:
+            raise EndpointError(
+                f"got multicast address {self.address} without an interface, expected {SYNTAX}"
+            )
+        if self.prefix_length != self.address.max_prefixlen:
+            check_prefix(self.address, self.prefix_length)
+
+    def _check_sources(self) -> None:
+        if self.sources and self.excluded:
+            raise EndpointError("got sources and excluded sources, expected one or the other")
+        if len(self.sources) + len(self.excluded) > MAX_SOURCES:
+            count = len(self.sources) + len(self.excluded)
+            raise EndpointError(f"got {count} sources, expected at most {MAX_SOURCES}")
+        for source in (*self.sources, *self.excluded):
             check_source(source, self.address)
+
+    @property
+    def is_range(self) -> bool:
+        """Say whether it means several groups or ports."""
+        return self.last_port != self.port or self.prefix_length != self.address.max_prefixlen
+
+    @property
+    def groups(self) -> Iterator[Address]:
+        """Give every address that is meant."""
+        count = 1 << (self.address.max_prefixlen - self.prefix_length)
+        return (type(self.address)(int(self.address) + offset) for offset in range(count))
 
     @property
     def is_multicast(self) -> bool:
@@ -74,10 +114,14 @@ class Endpoint:
         return self.address in LINK_LOCAL_GROUPS_V6
 
     def __str__(self) -> str:
-        sources = ",".join(map(str, self.sources)) + "@" if self.sources else ""
-        place = str(self.address) if self.interface is None else f"{self.address}%{self.interface}"
+        named = ",".join(map(str, self.sources or self.excluded))
+        sources = f"{'!' if self.excluded else ''}{named}@" if named else ""
+        several = self.prefix_length != self.address.max_prefixlen
+        groups = f"{self.address}/{self.prefix_length}" if several else str(self.address)
+        place = groups if self.interface is None else f"{groups}%{self.interface}"
         host = place if isinstance(self.address, IPv4Address) else f"[{place}]"
-        return f"{sources}{host}:{self.port}"
+        ports = f"-{self.last_port}" if self.last_port != self.port else ""
+        return f"{sources}{host}:{self.port}{ports}"
 
 
 def parse_endpoint(text: str) -> Endpoint:
@@ -125,6 +169,26 @@ def check_address(address: Address) -> None:
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         msg = f"got IPv4-mapped address {address}, expected {address.ipv4_mapped}"
         raise EndpointError(msg)
+
+
+def check_prefix(address: Address, length: int) -> None:
+    """
+    Refuse a prefix that is no set of groups that can all be joined.
+
+    Raises:
+        EndpointError: not multicast, too many, or bits set behind the prefix.
+    """
+    free_bits = address.max_prefixlen - length
+    if not address.is_multicast:
+        raise EndpointError(f"got prefix {address}/{length}, expected a prefix of multicast addresses")
+    if not 0 <= free_bits <= MAX_GROUPS.bit_length() - 1:
+        shortest = address.max_prefixlen - MAX_GROUPS.bit_length() + 1
+        raise EndpointError(
+            f"got prefix length {length}, expected {shortest} to {address.max_prefixlen}: "
+            f"every one of at most {MAX_GROUPS} groups is joined"
+        )
+    if int(address) & ((1 << free_bits) - 1):
+        raise EndpointError(f"got {address}/{length}, expected no bits set behind the prefix")
 
 
 def check_port(port: int) -> None:
@@ -194,24 +258,57 @@ def consecutive(endpoint: Endpoint, count: int) -> tuple[Endpoint, ...]:
 
 
 def _parse(text: str) -> Endpoint:
-    """Split off sources before '@', the port after the last ':', the interface after the first '%'."""
-    place, colon, port = text.rpartition(":")
-    if not colon or not (port.isascii() and port.isdigit() and len(port) <= MAX_PORT_DIGITS):
-        msg = f"got no port, expected {SYNTAX}"
-        raise EndpointError(msg)
+    """Split off sources before '@', ports after the last ':', the interface after the first '%'."""
+    place, _, ports = text.rpartition(":")
+    port, last_port = read_ports(ports)
     sources, place = _split_sources(place)
     bracketed = place.startswith("[") and place.endswith("]")
     host, percent, interface = place[1:-1].partition("%") if bracketed else place.partition("%")
-    address = parse_address(host)
+    address, prefix_length = read_groups(host)
     if bracketed != (address.version == 6):
-        msg = f"got {place!r}, expected brackets around an IPv6 place and none around an IPv4 one"
-        raise EndpointError(msg)
-    return Endpoint(address, int(port), interface if percent else None, tuple(sources))
+        raise EndpointError(
+            f"got {place!r}, expected brackets around an IPv6 place and none around an IPv4 one"
+        )
+    listed = tuple(
+        parse_address(one.removeprefix("[").removesuffix("]")) for one in sources.split(",") if sources
+    )
+    meant, excluded = ((), listed) if text.startswith("!") else (listed, ())
+    return Endpoint(address, port, interface if percent else None, meant, excluded, prefix_length, last_port)
 
 
-def _split_sources(place: str) -> tuple[Iterable[Address], str]:
+def read_ports(text: str) -> tuple[int, int]:
+    """
+    Read ``PORT`` or ``PORT-PORT``: the first and the last one.
+
+    Raises:
+        EndpointError: *text* is neither.
+    """
+    first, dash, last = text.partition("-")
+    numbers = (first, last) if dash else (first, first)
+    if not all(one.isascii() and one.isdigit() and len(one) <= MAX_PORT_DIGITS for one in numbers):
+        raise EndpointError(f"got no port, expected {SYNTAX}")
+    return int(numbers[0]), int(numbers[1])
+
+
+def read_groups(text: str) -> tuple[Address, int]:
+    """
+    Read ``ADDRESS`` or ``ADDRESS/LENGTH``: the address, and how many of its bits are meant.
+
+    Raises:
+        EndpointError: *text* is neither.
+    """
+    host, slash, length = text.partition("/")
+    address = parse_address(host)
+    if not slash:
+        return address, address.max_prefixlen
+    if not (length.isascii() and length.isdigit() and len(length) <= MAX_LENGTH_DIGITS):
+        raise EndpointError(f"got prefix length {length!r}, expected a number")
+    return address, int(length)
+
+
+def _split_sources(place: str) -> tuple[str, str]:
     """Cut ``SOURCE,SOURCE@`` off; an '@' behind the '%' belongs to the interface's name."""
     before, at, after = place.partition("@")
     if not at or "%" in before:
-        return (), place
-    return [parse_address(source.removeprefix("[").removesuffix("]")) for source in before.split(",")], after
+        return "", place
+    return before.removeprefix("!"), after

@@ -7,7 +7,8 @@ from enum import StrEnum
 from typing import NewType
 
 from mcr.errors import EndpointError, RuleError
-from mcr.model.endpoint import Address, Endpoint, check_source
+from mcr.model.endpoint import Endpoint, check_source
+from mcr.model.mapping import Mapped
 from mcr.model.policy import POLICIES, Dscp, DscpPolicy, Rate, Source, SourcePolicy, Ttl, TtlPolicy
 
 RuleId = NewType("RuleId", str)
@@ -30,7 +31,7 @@ class Output:
     Where a rule's datagrams go, and how they leave.
 
     Attributes:
-        to: an endpoint without sources.
+        to: an endpoint without sources, or how each datagram's own group and port are mapped.
         ttl: a policy, or a fixed number from 1 to 255.
         dscp: a policy, or a fixed number from 0 to 63.
         source: a policy, or an address of this host.
@@ -40,37 +41,58 @@ class Output:
         RuleError: a part is out of range, or the parts do not fit each other.
     """
 
-    to: Endpoint
+    to: Endpoint | Mapped
     ttl: Ttl = TtlPolicy.AUTO
     dscp: Dscp = DscpPolicy.KEEP
     source: Source = SourcePolicy.INTERFACE
     rate: Rate | None = None
 
     def __post_init__(self) -> None:
-        if self.to.sources:
-            raise RuleError("bad_output", f"{self.to}: got sources on an output, expected none")
+        if isinstance(self.to, Endpoint):
+            self._check_endpoint(self.to)
         for name, value in self.policies().items():
             try:
                 POLICIES[name](str(value))
             except RuleError as error:
                 raise RuleError("bad_output", f"{self.to}: {error}") from None
-        if self.source is SourcePolicy.KEEP and not self.to.is_multicast:
-            raise RuleError(
-                "bad_output", f"{self.to}: got source keep, expected it with a multicast address only"
-            )
-        if not isinstance(self.source, SourcePolicy):
-            self._check_source(self.source)
 
     def policies(self) -> dict[str, Ttl | Dscp | Source | Rate]:
         """Give the policies that are set, by their words."""
         named = {"ttl": self.ttl, "dscp": self.dscp, "source": self.source, "rate": self.rate}
         return {name: value for name, value in named.items() if value is not None}
 
-    def _check_source(self, source: Address) -> None:
-        try:
-            check_source(source, self.to.address)
-        except EndpointError as error:
-            raise RuleError("bad_output", f"{self.to}: {error}") from None
+    def version(self, given: Endpoint) -> int:
+        """Give the IP version that it sends with when *given* is the rule's input."""
+        return (self.to if isinstance(self.to, Endpoint) else given).address.version
+
+    def _check_endpoint(self, to: Endpoint) -> None:
+        if to.sources or to.excluded or to.is_range:
+            raise RuleError("bad_output", f"{to}: got sources or a range on an output, expected none")
+        if self.source is SourcePolicy.KEEP and not to.is_multicast:
+            raise RuleError("bad_output", f"{to}: got source keep, expected it with a multicast address only")
+        if not isinstance(self.source, SourcePolicy):
+            try:
+                check_source(self.source, to.address)
+            except EndpointError as error:
+                raise RuleError("bad_output", f"{to}: {error}") from None
+
+    def check_fit(self, given: Endpoint) -> None:
+        """
+        Refuse an output that cannot send what arrives at *given*.
+
+        Raises:
+            RuleError: an original source or a mapping of another IP version, or a port out of range.
+        """
+        of_version = f"expected it with the IP version of {given} only"
+        if self.source is SourcePolicy.KEEP and self.version(given) != given.address.version:
+            raise RuleError("bad_output", f"{self.to}: got source keep, {of_version}")
+        if isinstance(self.to, Endpoint):
+            return
+        if not given.is_multicast or self.to.version not in {None, given.address.version}:
+            raise RuleError("bad_output", f"{self.to}: got a mapping of groups, {of_version}")
+        first, last = self.to.ports(given.port, given.last_port)
+        if not 1 <= first <= last <= 65535:
+            raise RuleError("bad_output", f"{self.to}: got ports {first} to {last}, expected 1 to 65535")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +149,7 @@ class Rule:
     def _check_outputs(self) -> None:
         seen = set()
         for output in self.outputs:
-            if output.source is SourcePolicy.KEEP and output.to.address.version != self.input.address.version:
-                raise RuleError(
-                    "bad_output",
-                    f"{output.to}: got source keep, expected it with the IP version of {self.input} only",
-                )
+            output.check_fit(self.input)
             if output.to in seen:
                 raise RuleError("bad_output", f"{output.to}: got this output twice, expected it once")
             seen.add(output.to)

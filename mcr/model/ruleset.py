@@ -3,13 +3,16 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
+from ipaddress import ip_network
 
 from mcr.errors import RuleError
 from mcr.model.endpoint import Endpoint
-from mcr.model.rule import Rule, RuleId
+from mcr.model.mapping import Network
+from mcr.model.rule import Output, Rule, RuleId
 
 MAX_RULES = 8192
 MAX_OUTPUTS = 32768
+MAX_RINGS = 20  # reported at once: finding one takes a walk over all rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,38 +102,98 @@ def _same_names(rules: list[Rule]) -> Iterator[Problem]:
 
 
 def _same_inputs(rules: list[Rule]) -> Iterator[Problem]:
-    """Two rules for one group may differ in sources, but no source may be meant by both."""
-    groups: dict[tuple[object, ...], list[Rule]] = {}
+    """
+    Two rules for the same groups and ports may differ in sources, but no source may be meant by both.
+
+    Of ranges one must lie within the other, so that one of them is the more specific.
+    """
+    inputs: dict[tuple[object, ...], list[Rule]] = {}
+    ranges: dict[str, list[Rule]] = {}
     for rule in rules:
-        others = groups.setdefault((rule.interface, rule.input.address, rule.input.port), [])
-        for other in others:
-            if _share_a_source(rule.input, other.input):
-                taken = f"that of rule {other.name!r}: {other.input}"
-                message = f"got input {rule.input}, expected another one than {taken}"
-                yield Problem(rule, RuleError("duplicate_input", message))
-        others.append(rule)
+        same = inputs.setdefault(_key(rule), [])
+        across = ranges.setdefault(rule.interface, []) if rule.input.is_range else []
+        for other in [one for one in same if _share_a_source(rule.input, one.input)] + [
+            one for one in across if _crosses(rule.input, one.input)
+        ]:
+            taken = f"that of rule {other.name!r}: {other.input}"
+            message = f"got input {rule.input}, expected another one than {taken}"
+            yield Problem(rule, RuleError("duplicate_input", message))
+        same.append(rule)
+        across.append(rule)
+
+
+def _key(rule: Rule) -> tuple[object, ...]:
+    given = rule.input
+    return rule.interface, given.address, given.prefix_length, given.port, given.last_port
 
 
 def _share_a_source(one: Endpoint, other: Endpoint) -> bool:
+    """A rule that only excludes sources means all others, as one for any source means all."""
     if not one.sources or not other.sources:
-        return one.sources == other.sources
+        return not one.sources and not other.sources
     return not set(one.sources).isdisjoint(other.sources)
 
 
+def _crosses(one: Endpoint, other: Endpoint) -> bool:
+    """Say whether two ranges overlap and neither lies within the other."""
+    return (
+        _groups(one).overlaps(_groups(other))
+        and one.port <= other.last_port
+        and other.port <= one.last_port
+        and not _within(one, other)
+        and not _within(other, one)
+    )
+
+
+def _within(inner: Endpoint, outer: Endpoint) -> bool:
+    return (
+        inner.prefix_length >= outer.prefix_length
+        and outer.port <= inner.port
+        and inner.last_port <= outer.last_port
+    )
+
+
+def _groups(endpoint: Endpoint) -> Network:
+    return ip_network((endpoint.address, endpoint.prefix_length))
+
+
+def _feeds(output: Output, rule: Rule, other: Rule) -> bool:
+    """Say whether something that leaves by *output* of *rule* would be taken in by *other*."""
+    to = output.to
+    if to.interface != other.interface or output.version(rule.input) != other.input.address.version:
+        return False
+    if isinstance(to, Endpoint):
+        groups, (first, last) = _groups(to), (to.port, to.port)
+    else:
+        groups, (first, last) = to.image(_groups(rule.input)), to.ports(rule.input.port, rule.input.last_port)
+    return (
+        groups.overlaps(_groups(other.input)) and first <= other.input.last_port and other.input.port <= last
+    )
+
+
 def _rings(rules: list[Rule]) -> Iterator[Problem]:
-    """Find the rules whose outputs come back to them, directly or through other rules."""
-    fed_by: dict[tuple[object, ...], list[int]] = {}
+    """
+    Find the rules whose outputs come back to them, directly or through other rules.
+
+    Single groups and ports are matched by look-up, so that many rules cost little; ranges one by one.
+    """
+    single: dict[tuple[object, ...], set[int]] = {}
     for position, rule in enumerate(rules):
-        fed_by.setdefault((rule.interface, rule.input.address, rule.input.port), []).append(position)
-    fed = {
-        position: {
-            follower
-            for output in rule.outputs
-            for follower in fed_by.get((output.to.interface, output.to.address, output.to.port), ())
-        }
-        for position, rule in enumerate(rules)
-    }
-    while ring := _ring(fed):
+        single.setdefault((rule.interface, rule.input.address, rule.input.port), set()).add(position)
+    several = [position for position, rule in enumerate(rules) if rule.input.is_range]
+    fed: dict[int, set[int]] = {}
+    for position, rule in enumerate(rules):
+        fed[position] = set()
+        for output in rule.outputs:
+            fixed = isinstance(output.to, Endpoint)
+            if isinstance(output.to, Endpoint):
+                fed[position] |= single.get((output.to.interface, output.to.address, output.to.port), set())
+            others = several if fixed else range(len(rules))
+            fed[position] |= {other for other in others if _feeds(output, rule, rules[other])}
+    for _ in range(MAX_RINGS):
+        ring = _ring(fed)
+        if not ring:
+            return
         names = " -> ".join(repr(rules[position].name) for position in ring)
         message = f"got outputs that feed their own input, expected no ring: {names}"
         last = max(ring)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from mcr.model.bpf import Destination
 from mcr.model.share import Share
 from mcr.supervisor.layout import InterfacePlan, OutputPlan, PortHold
 from mcr.supervisor.memberships import Membership
@@ -38,10 +39,10 @@ class CloseOutput:
 
 @dataclass(frozen=True, slots=True)
 class SetFilter:
-    """Let only destinations with these hashes pass on an interface."""
+    """Let only these destinations pass on an interface."""
 
     ifindex: int
-    hashes: frozenset[int]
+    destinations: frozenset[Destination]
 
 
 @dataclass(frozen=True, slots=True)

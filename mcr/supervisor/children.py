@@ -144,7 +144,7 @@ class Children:
         for start in range(0, len(action.slots), wire.MAX_DESCRIPTORS):
             slots = action.slots[start : start + wire.MAX_DESCRIPTORS]
             opened = [self._state.outputs[slot] for slot in slots]
-            versions = [one.plan.output.to.address.version for one in opened]
+            versions = [one.plan.version for one in opened]
             worker.outputs.update((slot, one.plan) for slot, one in zip(slots, opened, strict=True))
             await process.send(wire.Outputs(slots, versions), [one.socket.fileno() for one in opened])
 

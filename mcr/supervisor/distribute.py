@@ -11,7 +11,8 @@ def distribute(rules: Iterable[PlacedRule], workers: int, steering: Mapping[str,
     Give every worker its share; the worker's number is the position in the list.
 
     Under hash steering a rule lives in the one worker that the kernel's program names.  Under cpu steering
-    the kernel gives a frame to the CPU where it arrives, whichever that is, so every worker holds the rule.
+    the kernel gives a frame to the CPU where it arrives, whichever that is, so every worker holds the rule;
+    so it does a rule for several groups or ports, whose datagrams have different hashes.
     Every worker appears: an empty share is how a worker learns to forget.
 
     *steering* is given by name for every interface that a rule listens to, and is never AUTO.
@@ -25,7 +26,7 @@ def distribute(rules: Iterable[PlacedRule], workers: int, steering: Mapping[str,
 
 def holders(placed: PlacedRule, workers: int, steering: Steering) -> range:
     """Name the workers that hold a rule."""
-    if steering is Steering.CPU:
+    if steering is Steering.CPU or placed.rule.input.is_range:
         return range(workers)
     endpoint = placed.rule.input
     worker = rule_hash(endpoint.address, endpoint.port) % workers

@@ -9,7 +9,8 @@ table without a socket, so that what it does not send is counted.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from mcr.model.endpoint import Address
+from mcr.model.bpf import Destination, Range
+from mcr.model.endpoint import Address, Endpoint
 from mcr.model.link import Link
 from mcr.model.rule import Output, Rule, RuleId
 from mcr.model.ruleset import Ruleset
@@ -39,6 +40,7 @@ class OutputPlan:
 
     output: Output
     ifindex: int
+    version: int
     addresses: frozenset[Address]
 
 
@@ -59,14 +61,14 @@ class Layout:
     Attributes:
         interfaces: by name, those that an active rule listens to.
         outputs: by slot.
-        filters: by interface name, the hashes of the destinations worth a copy.
+        filters: by interface name, the destinations worth a copy.
         pending: by rule, why it is not active.
         shares: by worker number.
     """
 
     interfaces: Mapping[str, InterfacePlan]
     outputs: Mapping[int, OutputPlan]
-    filters: Mapping[str, frozenset[int]]
+    filters: Mapping[str, frozenset[Destination]]
     memberships: frozenset[Membership]
     holds: frozenset[PortHold]
     pending: Mapping[RuleId, str]
@@ -105,7 +107,7 @@ def plan(
     return Layout(
         interfaces=interfaces,
         outputs=dict(_outputs(active, links, slots)),
-        filters={name: _hashes(name, active) for name in interfaces},
+        filters={name: _destinations(name, active) for name in interfaces},
         memberships=frozenset().union(*(memberships_for(rule, links) for rule in active)),
         holds=frozenset().union(*(port_hold_for(rule, links) for rule in active)),
         pending=pending,
@@ -169,13 +171,17 @@ def _outputs(
             if not why_output_pending(output, links):
                 link = links.get(output.to.interface or "")
                 addresses = link.addresses if link else frozenset[Address]()
-                yield slot, OutputPlan(output, _ifindex(output, links), addresses)
+                yield slot, OutputPlan(output, _ifindex(output, links), output.version(rule.input), addresses)
 
 
-def _hashes(name: str, active: Iterable[Rule]) -> frozenset[int]:
-    return frozenset(
-        rule_hash(rule.input.address, rule.input.port) for rule in active if rule.interface == name
-    )
+def _destinations(name: str, active: Iterable[Rule]) -> frozenset[Destination]:
+    return frozenset(_destination(rule.input) for rule in active if rule.interface == name)
+
+
+def _destination(given: Endpoint) -> Destination:
+    if given.is_range:
+        return Range(given.address, given.prefix_length, given.port, given.last_port)
+    return rule_hash(given.address, given.port)
 
 
 def memberships_for(rule: Rule, links: Mapping[str, Link]) -> set[Membership]:
@@ -187,7 +193,10 @@ def memberships_for(rule: Rule, links: Mapping[str, Link]) -> set[Membership]:
     endpoint = rule.input
     if not endpoint.is_multicast:
         return set()
-    return memberships_of(rule.interface, links[rule.interface].index, endpoint.address, endpoint.sources)
+    link = links[rule.interface]
+    return set[Membership]().union(
+        *(memberships_of(link.name, link.index, group, endpoint.sources) for group in endpoint.groups)
+    )
 
 
 def port_hold_for(rule: Rule, links: Mapping[str, Link]) -> set[PortHold]:

@@ -106,7 +106,9 @@ class Performer:
 
     def _open_output(self, action: OpenOutput) -> None:
         """Replace the socket only once there is a new one: the old one may still send."""
-        opened = OpenedOutput(action.plan, sockets.open_output(action.plan.output, action.plan.ifindex))
+        opened = OpenedOutput(
+            action.plan, sockets.open_output(action.plan.output, action.plan.ifindex, action.plan.version)
+        )
         previous = self._state.outputs.get(action.slot)
         self._state.outputs[action.slot] = opened
         if previous:
@@ -114,10 +116,10 @@ class Performer:
 
     def _set_filter(self, action: SetFilter) -> None:
         interface = self._state.interfaces[action.ifindex]
-        program = bpf.filter_program(action.hashes)
+        program = bpf.filter_program(action.destinations)
         for ring in interface.rings:
             sockets.set_filter(ring, program)
-        interface.hashes = action.hashes
+        interface.destinations = action.destinations
 
     def _hold_port(self, action: HoldPort) -> None:
         hold = action.hold

@@ -9,6 +9,7 @@ tables, then its sockets and counters.
 
 from collections.abc import Iterator
 
+from mcr.model.bpf import Destination
 from mcr.supervisor.actions import (
     Action,
     CloseOutput,
@@ -74,7 +75,7 @@ def _open(layout: Layout, state: State, _now_s: float) -> Iterator[Action]:
             yield OpenOutput(slot, output)
 
 
-def _wanted_hashes(layout: Layout, state: State, ifindex: int) -> frozenset[int]:
+def _wanted_destinations(layout: Layout, state: State, ifindex: int) -> frozenset[Destination]:
     """An interface that came back under its old name and a new index has left its old index for good."""
     name = state.interfaces[ifindex].plan.link.name
     wanted = layout.interfaces.get(name)
@@ -83,8 +84,8 @@ def _wanted_hashes(layout: Layout, state: State, ifindex: int) -> frozenset[int]
 
 def _narrow_filters(layout: Layout, state: State, _now_s: float) -> Iterator[Action]:
     for ifindex, interface in state.interfaces.items():
-        kept = interface.hashes & _wanted_hashes(layout, state, ifindex)
-        if kept != interface.hashes:
+        kept = interface.destinations & _wanted_destinations(layout, state, ifindex)
+        if kept != interface.destinations:
             yield SetFilter(ifindex, kept)
 
 
@@ -114,8 +115,8 @@ def _table_of(worker: Worker, layout: Layout, state: State) -> Iterator[Action]:
 def _finish(layout: Layout, state: State) -> Iterator[Action]:
     """Every table is in place: open filters and memberships, and close what nobody uses any more."""
     for ifindex, interface in state.interfaces.items():
-        wanted = _wanted_hashes(layout, state, ifindex)
-        if interface.hashes != wanted:
+        wanted = _wanted_destinations(layout, state, ifindex)
+        if interface.destinations != wanted:
             yield SetFilter(ifindex, wanted)
     held = state.memberships.held()
     yield from (Leave(membership) for membership in sorted(held - layout.memberships, key=str))

@@ -16,6 +16,7 @@ from typing import ParamSpec, TypeVar
 
 from mcr.errors import KernelError
 from mcr.model import bpf
+from mcr.model.endpoint import Endpoint
 from mcr.model.link import Link
 from mcr.model.policy import SourcePolicy
 from mcr.model.rule import Output
@@ -116,15 +117,18 @@ def read_kernel_drops(ring: socket.socket) -> int:
     return int(drops)
 
 
-def open_output(output: Output, ifindex: int) -> socket.socket:
+def open_output(output: Output, ifindex: int, version: int) -> socket.socket:
     """
-    Open a UDP socket connected to an output's destination; *ifindex* 0 lets the routing table decide.
+    Open what an output sends through; *ifindex* 0 lets the routing table decide.
+
+    That is a UDP socket connected to the destination, or not connected if the destination follows from each
+    datagram, or a packet socket if the original source is kept.
 
     Raises:
         KernelError: no route, no usable source address, or a refused option.
     """
     opener = _open_packet_output if output.source is SourcePolicy.KEEP else _open_udp_output
-    return _naming("open output", str(output.to), opener)(output, ifindex)
+    return _naming("open output", str(output.to), opener)(output, ifindex, version)
 
 
 def hold_port(ifindex: int, address: str, port: int, family: socket.AddressFamily) -> socket.socket:
@@ -200,7 +204,7 @@ def _attach(target: socket.socket, level: int, option: int, program: bpf.Program
     target.setsockopt(level, option, struct.pack("HP", len(program), ctypes.addressof(instructions)))
 
 
-def _open_packet_output(_output: Output, ifindex: int) -> socket.socket:
+def _open_packet_output(_output: Output, ifindex: int, _version: int) -> socket.socket:
     """Open with protocol 0: it sends whole packets and never receives any."""
     sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     try:
@@ -213,9 +217,8 @@ def _open_packet_output(_output: Output, ifindex: int) -> socket.socket:
     return sender
 
 
-def _open_udp_output(output: Output, ifindex: int) -> socket.socket:
-    address, port = output.to.address, output.to.port
-    ipv6 = address.version == 6
+def _open_udp_output(output: Output, ifindex: int, version: int) -> socket.socket:
+    ipv6 = version == 6
     sender = socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
     try:
         _attach(sender, socket.SOL_SOCKET, SO_ATTACH_FILTER, bpf.nothing())  # answers are not for us
@@ -226,7 +229,9 @@ def _open_udp_output(output: Output, ifindex: int) -> socket.socket:
             sender.setsockopt(level, option, value)
         if not isinstance(output.source, SourcePolicy):
             sender.bind((str(output.source), 0))
-        sender.connect((str(address), port, 0, ifindex) if ipv6 else (str(address), port))
+        if isinstance(output.to, Endpoint):
+            place = (str(output.to.address), output.to.port)
+            sender.connect((*place, 0, ifindex) if ipv6 else place)
     except OSError:
         sender.close()
         raise

@@ -4,6 +4,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mcr.model.bpf import Destination
 from mcr.model.link import Link
 from mcr.model.ruleset import Ruleset
 from mcr.model.share import Share
@@ -25,7 +26,7 @@ class OpenInterface:
 
     Attributes:
         rings: by worker number.
-        hashes: of the destinations that pass the filter.
+        destinations: those that pass the filter.
         kernel_dropped: frames that found no room so far.
     """
 
@@ -33,7 +34,7 @@ class OpenInterface:
     slot: int
     shape: RingShape
     rings: list[socket.socket]
-    hashes: frozenset[int] = frozenset()
+    destinations: frozenset[Destination] = frozenset()
     kernel_dropped: int = 0
 
 

@@ -5,9 +5,11 @@ They are what ``mcrctl --json`` prints. A reader ignores keys that it does not k
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal, TypedDict, cast
 
-from mcr.model.endpoint import Endpoint, parse_address, parse_endpoint
+from mcr.model.endpoint import parse_address, parse_endpoint
+from mcr.model.mapping import parse_target
 from mcr.model.policy import POLICIES, policy_text
 from mcr.model.rule import Origin, Output, Rule
 
@@ -162,7 +164,7 @@ def rule_from_params(params: Mapping[str, object], origin: Origin = Origin.CONTR
     more = [parse_address(text) for text in cast("list[str]", params.get("sources", []))]
     outputs = cast("list[dict[str, object]]", params["to"])
     return Rule(
-        input=Endpoint(given.address, given.port, given.interface, (*given.sources, *more)),
+        input=replace(given, sources=(*given.sources, *more)),
         outputs=tuple(map(output_from_params, outputs)),
         name=cast("str", params.get("name", "")),
         origin=origin,
@@ -184,4 +186,4 @@ def output_from_params(params: Mapping[str, object]) -> Output:
         UsageError: a part is malformed, or the parts do not fit.
     """
     policies = {name: read(str(params[name])) for name, read in POLICIES.items() if name in params}
-    return Output(parse_endpoint(str(params["to"])), **policies)  # type: ignore[arg-type]  # each by its own word
+    return Output(parse_target(str(params["to"])), **policies)  # type: ignore[arg-type]  # each by its own word

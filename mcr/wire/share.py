@@ -9,7 +9,8 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
-from mcr.model.endpoint import Address
+from mcr.model.endpoint import Address, Endpoint
+from mcr.model.mapping import Mapped
 from mcr.model.policy import DscpPolicy, RateUnit, SourcePolicy, Ttl, TtlPolicy
 from mcr.model.share import PlacedOutput, PlacedRule, Share
 
@@ -30,7 +31,7 @@ _TTL_POLICIES: Mapping[Ttl, tuple[int, int]] = {
 }
 _TTL_FIXED = 3
 _DSCP_KEEP, _DSCP_FIXED = 0, 1
-_ENGINE_UDP, _ENGINE_ETHERNET = 0, 2
+_ENGINE_UDP, _ENGINE_MAPPED, _ENGINE_ETHERNET = range(3)
 _V4_MAPPED = bytes(10) + b"\xff\xff"
 _FNV_OFFSET = 0xCBF29CE484222325
 _FNV_PRIME = 0x100000001B3
@@ -43,13 +44,13 @@ def pack_share(share: Share, generation: int) -> bytes:
     outputs: list[bytes] = []
     sources: list[bytes] = []
     for placed in sorted(share.rules, key=_order):
-        endpoint = placed.rule.input
-        place = (mapped(endpoint.address), placed.interface_slot, placed.ifindex)
-        ports = (endpoint.port, endpoint.port, _ADDRESS_BITS, 0, 0)
-        spans = (len(outputs), len(placed.outputs), len(sources), len(endpoint.sources))
-        rules.append(RULE.pack(*place, *ports, placed.slot, *spans))
+        given = placed.rule.input
+        listed = given.sources or given.excluded
+        place = (mapped(given.address), placed.interface_slot, placed.ifindex)
+        spans = (len(outputs), len(placed.outputs), len(sources), len(listed))
+        rules.append(RULE.pack(*place, *_match(given), 0, placed.slot, *spans))
         outputs.extend(_pack_output(output) for output in placed.outputs)
-        sources.extend(mapped(source) for source in endpoint.sources)
+        sources.extend(mapped(source) for source in listed)
     header = HEADER.pack(ABI, len(rules), len(outputs), len(sources), generation)
     return b"".join([header, *rules, *outputs, *sources])
 
@@ -70,32 +71,42 @@ def mapped(address: Address) -> bytes:
 
 
 def _order(placed: PlacedRule) -> tuple[object, ...]:
-    """Let rules for one group stand side by side, the one for any source last."""
-    endpoint = placed.rule.input
-    return (
-        placed.interface_slot,
-        mapped(endpoint.address),
-        endpoint.port,
-        not endpoint.sources,
-        endpoint.sources,
-    )
+    """
+    Let what is more specific stand first, and rules for the same groups and ports side by side.
+
+    Among those: some sources, all but some, any.
+    """
+    given = placed.rule.input
+    key = (placed.interface_slot, mapped(given.address), given.port)
+    precision = (-_bits(given.address, given.prefix_length), given.last_port - given.port)
+    return *precision, *key, not given.sources, not given.excluded, given.sources
+
+
+def _bits(address: Address, prefix_length: int) -> int:
+    """Count the bits of a prefix as one of 128."""
+    return prefix_length + _ADDRESS_BITS - address.max_prefixlen
+
+
+def _match(given: Endpoint) -> tuple[int, int, int, int]:
+    """Give port, last_port, prefix_bits and excludes of struct mcr_rule."""
+    return given.port, given.last_port, _bits(given.address, given.prefix_length), bool(given.excluded)
 
 
 def _pack_output(placed: PlacedOutput) -> bytes:
     output = placed.output
     keeps_source = output.source is SourcePolicy.KEEP
+    address, *port = _destination(output.to)
+    fixed_engine = _ENGINE_UDP if isinstance(output.to, Endpoint) else _ENGINE_MAPPED
     return OUTPUT.pack(
-        mapped(output.to.address),
+        mapped(address),
         placed.ifindex,
         placed.mtu,
         output.rate.value if output.rate else 0,
-        output.to.port,
-        0,
-        _ADDRESS_BITS,
+        *port,
         output.rate is not None and output.rate.unit is RateUnit.BITS,
         *_TTL_POLICIES.get(output.ttl, (_TTL_FIXED, output.ttl)),
         *((_DSCP_KEEP, 0) if isinstance(output.dscp, DscpPolicy) else (_DSCP_FIXED, output.dscp)),
-        _ENGINE_ETHERNET if keeps_source else _ENGINE_UDP,
+        _ENGINE_ETHERNET if keeps_source else fixed_engine,
         _ETHERNET_HEADER_BYTES if keeps_source and placed.link_address else 0,
         placed.link_address if keeps_source else b"",
         0,
@@ -103,20 +114,21 @@ def _pack_output(placed: PlacedOutput) -> bytes:
     )
 
 
+def _destination(to: Endpoint | Mapped) -> tuple[Address, int, int, int]:
+    """Give address, port, port_offset and prefix_bits of struct mcr_output."""
+    if isinstance(to, Endpoint):
+        return to.address, to.port, 0, _ADDRESS_BITS
+    bits = _bits(to.base, to.prefix.prefixlen) if to.prefix is not None else 0
+    return to.base, to.port, to.port_offset, bits
+
+
 @lru_cache(maxsize=1 << 16)
 def _rule_digest(placed: PlacedRule) -> int:
-    endpoint = placed.rule.input
+    given = placed.rule.input
+    listed = given.sources or given.excluded
     parts: Sequence[bytes] = [
-        _KEY.pack(
-            mapped(endpoint.address),
-            placed.ifindex,
-            endpoint.port,
-            endpoint.port,
-            _ADDRESS_BITS,
-            0,
-            len(endpoint.sources),
-        ),
-        *(mapped(source) for source in endpoint.sources),
+        _KEY.pack(mapped(given.address), placed.ifindex, *_match(given), len(listed)),
+        *(mapped(source) for source in listed),
         *(_pack_output(output)[:-_SLOT_BYTES] for output in placed.outputs),
     ]
     return _fnv(parts)

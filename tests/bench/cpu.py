@@ -2,10 +2,10 @@
 CPU time, from what the kernel counts.
 
 A process's time is that of /proc/PID/task/TID/schedstat.  On a kernel without CONFIG_IRQ_TIME_ACCOUNTING it
-includes the softirqs that ran while the process did, so with veth a sender is charged for its receiver's stack.
+includes the softirqs that ran while the process did: with veth, who sends is charged for the receiving stack.
 
-The machine's busy time is what its CPUs were not idle: with NO_HZ idle time is measured, while the split of the
-rest into user, system and softirq in /proc/stat is only sampled.
+The machine's busy time is what its CPUs were not idle.  With NO_HZ idle time is measured, while the split of
+the rest into user, system and softirq in /proc/stat is only sampled.
 """
 
 import os

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mcr.model.endpoint import Endpoint, parse_endpoint
 from tests.bench.job import INPUT_PORT, OUTPUT_PORT, Job
@@ -42,17 +41,10 @@ class Running:
         """Give what found no room in the receive rings of mcr."""
         return sum(one["kernel_dropped"] for daemon in self.daemons for one in daemon.stats()["interfaces"])
 
-    def not_sent(self) -> dict[str, int]:
-        """Give what mcr received and did not send, by reason."""
-        reasons: dict[str, int] = {}
-        for daemon in self.daemons:
-            stats: Any = daemon.stats()
-            outputs = (output["not_sent"] for rule in stats["rules"] for output in rule["outputs"])
-            ignored = (interface["ignored"] for interface in stats["interfaces"])
-            for counts in (*outputs, *ignored):
-                for reason, count in counts.items():
-                    reasons[reason] = reasons.get(reason, 0) + count
-        return {reason: count for reason, count in reasons.items() if count}
+    def not_sent(self) -> int:
+        """Give what mcr matched and did not send, at all outputs."""
+        rules = (rule for daemon in self.daemons for rule in daemon.stats()["rules"])
+        return sum(sum(output["not_sent"].values()) for rule in rules for output in rule["outputs"])
 
 
 Start = Callable[[Stage, Job, Settings], AbstractContextManager[Running]]
@@ -68,14 +60,14 @@ class Relay:
         translates: it can change group and port.
         fans_out: it can send copies to several groups of one interface.
         start: puts it to work at the end of ``with``'s head, and ends it.
-        command: says its version, empty if that is the kernel's.
+        package: Debian's, which has its command.
     """
 
     does: str
     translates: bool
     fans_out: bool
     start: Start
-    command: tuple[str, ...] = ()
+    package: str = ""
 
 
 def mcr_config(stage: Stage, hop: int, job: Job, settings: Settings) -> dict[str, object]:
@@ -216,8 +208,8 @@ def _process(host: Host, *command: str) -> Iterator["subprocess.Popen[bytes]"]:
 
 RELAYS = {
     "mcr": Relay("user space, AF_PACKET ring to UDP sockets", True, True, _mcr),
-    "smcroute": Relay("kernel multicast routing", False, False, _smcroute, ("smcrouted", "-v")),
-    "socat": Relay("user space, a datagram at a time", True, False, _socat, ("socat", "-V")),
-    "tc mirred": Relay("kernel, redirect before the IP stack", False, False, _tc_mirred, ("tc", "-V")),
-    "nftables": Relay("kernel, rewrite and forward before the IP stack", True, True, _nftables, ("nft", "-v")),
+    "smcroute": Relay("kernel multicast routing", False, False, _smcroute, "smcroute"),
+    "socat": Relay("user space, a datagram at a time", True, False, _socat, "socat"),
+    "tc mirred": Relay("kernel, redirect before the IP stack", False, False, _tc_mirred, "iproute2"),
+    "nftables": Relay("kernel, rewrite and forward before the IP stack", True, True, _nftables, "nftables"),
 }

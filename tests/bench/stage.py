@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Self
 
 from mcr.model.steering import rule_hash
 from tests.bench.job import INPUT_PORT, OUTPUT_PORT, Job
@@ -73,7 +74,7 @@ class Stage:
         return self._place(0, "a0")
 
     def arrives_at(self, *, translated: bool) -> str:
-        """Give the first endpoint at which datagrams arrive, with a relay that can translate or one that cannot."""
+        """Give the first endpoint at which datagrams arrive, by a relay that translates or one that cannot."""
         return self._place(len(self.relays) if translated else 0, "b0")
 
     def group(self, hop: int) -> str:
@@ -123,7 +124,7 @@ def _connect(built: Lab, left: tuple[Host, str], right: tuple[Host, str], mtu: i
 class BenchLab(Lab):
     """A laboratory whose namespaces say that they belong to the benchmarks."""
 
-    def __enter__(self) -> "BenchLab":
+    def __enter__(self) -> Self:
         _remove_stale()
         return self
 

@@ -1,17 +1,19 @@
-"""One trial: traffic through one relay, and what it cost."""
+"""One trial: traffic through one relay, counted at the receiver, and the CPU time that it took."""
 
 import time
-from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
-from mcr.gen.quantity import parse_quantity
 from tests.bench.cpu import NS_PER_S, Reading, Usage
 from tests.bench.job import Job
-from tests.bench.relays import RELAYS, TTL, Running, Settings
+from tests.bench.metrics import Sample
+from tests.bench.relays import RELAYS, TTL, Running
+from tests.bench.scenarios import Contender
 from tests.bench.stage import Stage
 from tests.support.lab import Host
 from tests.support.laws import softnet_dropped
-from tests.support.traffic import Sender, receiving, sending
+from tests.support.traffic import Receiver, Sender, receiving, sending
 from tests.support.wait import wait_for
 
 WARM_UP_S = 0.5
@@ -19,5 +21,113 @@ SLACK_S = 0.5  # the sender goes on a little longer than it is watched
 QUIET_S = 0.3
 DRAIN_S = 20.0
 LONGEST_RECEIVE_S = 120
+FIRST_FRAMES = 50
 
-Sample = dict[str, float]
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """What sender, receiver, relay and kernel say about a trial."""
+
+    sent: Any
+    got: Any
+    usage: Usage
+    ring_dropped: int
+    not_sent: int
+    backlog_dropped: int
+
+
+def relay_traffic(stage: Stage, contender: Contender, seconds: float) -> Sample:
+    """Start a relay, send through it, and measure for *seconds* of the time that traffic flows."""
+    relay, job = RELAYS[contender.relay], contender.job
+    backlog_before = softnet_dropped()
+    with (
+        relay.start(stage, job, contender.settings) as running,
+        _receiving(stage, job, translated=relay.translates) as receiver,
+        _sending(stage, job, WARM_UP_S + seconds + SLACK_S) as sender,
+    ):
+        usage = _watch(stage, running, seconds)
+        assert sender.is_running, "the sender ended while it was watched"
+        sent = sender.report()
+        _wait_until_quiet(stage.sink)
+        got = receiver.stop()
+        backlog_dropped = softnet_dropped() - backlog_before
+        reports = Reports(sent, got, usage, running.kernel_dropped(), running.not_sent(), backlog_dropped)
+    return sample_of(job, reports)
+
+
+def _receiving(stage: Stage, job: Job, *, translated: bool) -> AbstractContextManager[Receiver]:
+    return receiving(
+        stage.sink,
+        stage.arrives_at(translated=translated),
+        duration=LONGEST_RECEIVE_S,
+        flows=job.relayed * job.copies,
+        cpu=stage.cpus.relay,
+    )
+
+
+def _sending(stage: Stage, job: Job, duration_s: float) -> AbstractContextManager[Sender]:
+    return sending(
+        stage.source,
+        stage.sent_to(),
+        rate=job.rate,
+        size=job.payload_bytes,
+        duration=duration_s,
+        flows=job.flows,
+        ttl=TTL,
+        cpu=stage.cpus.sender,
+    )
+
+
+def sample_of(job: Job, reports: Reports) -> Sample:
+    """Work out the figures of one trial."""
+    sent, got, usage = reports.sent, reports.got, reports.usage
+    # The sender takes turns, so that each flow has had its part of what was sent, to one datagram.
+    expected = sent["sent"] * job.share if job.flows == job.relayed else got["distinct"] + got["lost"]
+    relayed = max(1.0, got["rate_pps"] * usage.elapsed_s)
+    relay_s = sum(usage.processes_s)
+    sample = {
+        "offered_pps": sent["rate_pps"],
+        "relayed_pps": got["rate_pps"],
+        "sent": sent["sent"],
+        "received": got["distinct"],
+        "lost": max(expected - got["distinct"], got["lost"], 0),
+        "wrong": sum(got[name] for name in ("duplicated", "corrupted", "misdirected", "foreign", "stale")),
+        "ring_dropped": reports.ring_dropped,
+        "not_sent": reports.not_sent,
+        "backlog_dropped": reports.backlog_dropped,
+        "receiver_dropped": got["socket_dropped"],
+        "busy_ns": usage.busy_s * NS_PER_S / relayed,
+        "steal_percent": 100 * usage.steal_s / usage.elapsed_s,
+    }
+    if got["distinct"]:
+        sample |= {"p50_us": got["latency_us"]["p50"], "p99_us": got["latency_us"]["p99"]}
+    if usage.processes_s:
+        sample |= {
+            "relay_ns": relay_s * NS_PER_S / relayed,
+            "relay_percent": 100 * relay_s / usage.elapsed_s,
+            "least_share": min(usage.processes_s) / relay_s if relay_s else 0.0,
+        }
+    return sample
+
+
+def _watch(stage: Stage, running: Running, seconds: float) -> Usage:
+    before = _frames(stage.sink)
+    wait_for("the first datagrams at the sink", lambda: _frames(stage.sink) > before + FIRST_FRAMES)
+    time.sleep(WARM_UP_S)
+    began = Reading.take(running.pids)
+    time.sleep(seconds)
+    return Usage.between(began, Reading.take(running.pids))
+
+
+def _wait_until_quiet(sink: Host) -> None:
+    """Wait until a relay that lags behind has sent all that it still has."""
+    ends_at = time.monotonic() + DRAIN_S
+    seen = -1
+    while seen != (seen := _frames(sink)) and time.monotonic() < ends_at:
+        time.sleep(QUIET_S)
+
+
+def _frames(sink: Host) -> int:
+    """Give the frames that the sink's interface has received (/proc/net/dev, the second column)."""
+    line = next(line for line in sink.read("dev").splitlines() if line.strip().startswith("b0:"))
+    return int(line.split()[2])

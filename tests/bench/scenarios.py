@@ -1,0 +1,193 @@
+"""The scenarios: what is measured, who takes part, and what is demanded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tests.bench.job import Job
+from tests.bench.relays import Settings
+from tests.bench.targets import Target, no_loss
+
+ETHERNET_MTU = 1500
+JUMBO_MTU = 9216
+FULL_SPEED = "max"
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """
+    Who takes part: a relay with its settings, and the traffic that it is given.
+
+    Attributes:
+        settings: of mcr only, keys of its configuration file; with ``to.`` in front, of each output.
+    """
+
+    name: str
+    relay: str
+    job: Job
+    settings: Settings = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """
+    One comparison.
+
+    Attributes:
+        columns: the figures that its table shows, keys of `METRICS`.
+        charts: the figures that are drawn.
+        is_quiet: nothing is sent; the daemon alone is looked at.
+    """
+
+    name: str
+    question: str
+    contenders: tuple[Contender, ...]
+    targets: tuple[Target, ...]
+    columns: tuple[str, ...]
+    charts: tuple[str, ...]
+    hops: int = 1
+    mtu: int = ETHERNET_MTU
+    is_quiet: bool = False
+
+
+SPEED = ("offered_pps", "relayed_pps", "lost", "relay_ns", "busy_ns", "p50_us")
+LATENCY = ("relayed_pps", "lost", "p50_us", "p99_us", "relay_ns", "busy_ns")
+PEERS = ("mcr", "smcroute", "socat", "tc mirred", "nftables")
+
+
+def _all(job: Job, *relays: str) -> tuple[Contender, ...]:
+    return tuple(Contender(relay, relay, job) for relay in relays)
+
+
+def _ratios(metric: str, **least: float) -> tuple[Target, ...]:
+    return tuple(
+        Target("mcr", metric, least=ratio, against=peer.replace("_", " ")) for peer, ratio in least.items()
+    )
+
+
+def _one_flow(payload_bytes: int, mtu: int = ETHERNET_MTU, most_ns: float | None = None) -> Scenario:
+    return Scenario(
+        f"one-flow-{payload_bytes}",
+        f"How fast is one flow of {payload_bytes:,}-byte datagrams relayed, the sender at full speed?",
+        _all(Job(FULL_SPEED, payload_bytes), *PEERS),
+        (
+            *no_loss("mcr"),
+            *_ratios("relayed_pps", smcroute=1.8, socat=4.0, tc_mirred=1.0),
+            *([Target("mcr", "relay_ns", most=most_ns)] if most_ns else ()),
+        ),
+        SPEED,
+        ("relayed_pps", "busy_ns"),
+        mtu=mtu,
+    )
+
+
+def _fan_out(copies: int, rate: str, payload_bytes: int) -> Scenario:
+    return Scenario(
+        f"fan-out-{copies}",
+        f"Are {rate}pps of {payload_bytes:,}-byte datagrams copied to {copies} groups without loss?",
+        _all(Job(rate, payload_bytes, copies=copies), "mcr", "nftables"),
+        no_loss("mcr"),
+        SPEED,
+        ("relayed_pps", "busy_ns"),
+    )
+
+
+def _latency(rate: str) -> Scenario:
+    return Scenario(
+        f"latency-{rate}",
+        f"How long is a 1,000-byte datagram under way at {rate}pps?",
+        _all(Job(rate, 1000), "mcr", "socat", "smcroute"),
+        (
+            *no_loss("mcr"),
+            Target("mcr", "p50_us", most=1.0, against="socat"),
+            Target("mcr", "p99_us", most=1.0, against="socat"),
+        ),
+        LATENCY,
+        ("p50_us", "p99_us"),
+    )
+
+
+_ALL_SCENARIOS = (
+    _one_flow(1400, most_ns=500),
+    _one_flow(64),
+    _one_flow(9000, JUMBO_MTU),
+    Scenario(
+        "three-relays",
+        "Do 250 kpps of 1,400-byte datagrams pass three relays in a row without loss?",
+        _all(Job("250k", 1400), "mcr"),
+        no_loss("mcr"),
+        SPEED,
+        ("p50_us", "p99_us"),
+        hops=3,
+    ),
+    _fan_out(50, "20k", 1000),
+    _fan_out(3, "300k", 1000),
+    Scenario(
+        "thousand-rules",
+        "What do 1,000 rules cost, against one, at 200 kpps of 1,000-byte datagrams over all of them?",
+        (
+            Contender("1,000 rules", "mcr", Job("200k", 1000, flows=1000, relayed=1000)),
+            Contender("one rule", "mcr", Job("200k", 1000)),
+        ),
+        (
+            *no_loss("1,000 rules"),
+            Target("1,000 rules", "least_share", least=0.35),
+            Target("1,000 rules", "relay_ns", most=1.5, against="one rule"),
+        ),
+        (*SPEED, "least_share"),
+        ("relay_ns", "busy_ns"),
+    ),
+    Scenario(
+        "source-keep",
+        "How fast is one flow relayed with its original source address, the sender at full speed?",
+        (
+            Contender("mcr", "mcr", Job(FULL_SPEED, 1400), {"to.source": "keep"}),
+            *_all(Job(FULL_SPEED, 1400), "smcroute"),
+        ),
+        (*no_loss("mcr"), *_ratios("relayed_pps", smcroute=1.3)),
+        SPEED,
+        ("relayed_pps", "busy_ns"),
+    ),
+    _latency("1k"),
+    _latency("10k"),
+    Scenario(
+        "latency-200k",
+        "How long is a 1,000-byte datagram under way at 200 kpps?",
+        _all(Job("200k", 1000), "mcr", "smcroute"),
+        (*no_loss("mcr"), Target("mcr", "p50_us", most=300)),
+        LATENCY,
+        ("p50_us", "p99_us"),
+    ),
+    Scenario(
+        "needle",
+        "What do 500 kpps without a rule cost a worker that relays 5 kpps of 1,000-byte datagrams?",
+        (
+            Contender("among 500 kpps", "mcr", Job("505k", 1000, flows=101)),
+            Contender("alone", "mcr", Job("5k", 1000)),
+        ),
+        (
+            *no_loss("among 500 kpps"),
+            Target("among 500 kpps", "relay_percent", most=1.1, against="alone"),
+        ),
+        ("offered_pps", "relayed_pps", "lost", "relay_percent", "relay_ns", "p50_us", "p99_us"),
+        ("relay_percent", "p99_us"),
+    ),
+    Scenario(
+        "idle",
+        "What does a daemon without traffic take?",
+        (
+            Contender("1 rule", "mcr", Job("0", 1000)),
+            Contender("1,000 rules", "mcr", Job("0", 1000, flows=1000, relayed=1000)),
+        ),
+        (
+            Target("1 rule", "daemon_percent", most=0.3),
+            Target("1,000 rules", "daemon_percent", most=0.3),
+            Target("1 rule", "resident_mib", most=60),
+            Target("1,000 rules", "resident_mib", most=60),
+        ),
+        ("daemon_percent", "resident_mib", "shown_resident_mib", "ring_mib", "shown_ring_mib"),
+        ("daemon_percent", "resident_mib"),
+        is_quiet=True,
+    ),
+)
+
+SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in _ALL_SCENARIOS}

@@ -217,6 +217,8 @@ int mcr_relay__attach_output(struct mcr_relay *relay, uint32_t slot, int fd, int
 int mcr_relay__install(struct mcr_relay *relay, int share_fd, uint64_t bytes);
 uint64_t mcr_relay__digest(const struct mcr_relay *relay);
 uint64_t mcr_relay__generation(const struct mcr_relay *relay);
+/* How long to let a batch gather at high rates (0: not at all), and whether to never sleep. */
+void mcr_relay__set_pace(struct mcr_relay *relay, uint32_t coalesce_us, int busy_poll);
 /* Relay until control_fd is readable (0), or until the kernel refuses to wait (negative errno). */
 int mcr_relay__run(struct mcr_relay *relay, int control_fd);
 

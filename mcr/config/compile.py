@@ -1,5 +1,6 @@
 """From what a configuration file says to what it means."""
 
+import contextlib
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +8,7 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from mcr.config.problems import explain
-from mcr.config.schema import File, RuleEntry, read_input, read_output, without_subject
+from mcr.config.schema import DEFAULT_COALESCE_US, File, RuleEntry, read_input, read_output, without_subject
 from mcr.errors import RuleError
 from mcr.model.rule import Origin, Rule
 from mcr.model.ruleset import Ruleset, problems, ruleset
@@ -22,11 +23,17 @@ class Configuration:
     Attributes:
         workers: how many; None for one on each CPU that the daemon may use.
         steering: for interfaces of every kind.
+        coalesce_us: how long a worker lets a batch gather once it sends 20,000 datagrams/s; 0 for not at all.
+        busy_poll: workers never sleep.
+        ring_bytes: of one worker's ring on one interface; None for what fits the number of workers.
         rules: without problems, all of origin ``config``.
     """
 
     workers: int | None = None
     steering: Steering = Steering.AUTO
+    coalesce_us: int = DEFAULT_COALESCE_US
+    busy_poll: bool = False
+    ring_bytes: int | None = None
     rules: Ruleset = field(default_factory=Ruleset)
 
 
@@ -55,7 +62,15 @@ def compile_tree(tree: object) -> tuple[Configuration, list[str]]:
             else:
                 found.append(result)
     found += _conflicts(rules)
-    return Configuration(file.workers, file.steering, ruleset(rule for _, rule in rules)), found
+    configuration = Configuration(
+        workers=file.workers,
+        steering=file.steering,
+        coalesce_us=file.coalesce_us,
+        busy_poll=file.busy_poll,
+        ring_bytes=None if file.ring_mib is None else file.ring_mib << 20,
+        rules=ruleset(rule for _, rule in rules),
+    )
+    return configuration, found
 
 
 def _entries(tree: object) -> list[object]:
@@ -79,7 +94,8 @@ def _compile_rule(position: int, entry: object) -> Iterator[Rule | str]:
     except RuleError as error:
         # All that two parts of a rule can still have against each other; the rule may have conflicts besides.
         yield _describe(position, error)
-        yield draft(allow_link_local=True)
+        with contextlib.suppress(RuleError):
+            yield draft(allow_link_local=True)
 
 
 def _conflicts(rules: Sequence[tuple[int, Rule]]) -> Iterator[str]:

@@ -54,6 +54,9 @@ from mcr.model.rule import NAME_SYNTAX, Output, Rule
 from mcr.model.steering import Steering
 
 MAX_WORKERS = 256  # members of a fanout group: PACKET_FANOUT_MAX, net/packet/internal.h
+DEFAULT_COALESCE_US = 100  # developer_docs/decisions/0003-moderation.md
+MAX_COALESCE_US = 10_000
+MAX_RING_MIB = 1024
 OWN_ERROR = "mcr"  # the type of errors whose message is ours
 TAGS = frozenset({"<text>", "<object>", "<list>"})  # in the location of an error, and not in the file
 
@@ -249,6 +252,11 @@ class File(Strict):
         default=None, description=f"a number of processes from 1 to {MAX_WORKERS}", ge=1, le=MAX_WORKERS
     )
     steering: Steering = Field(default=Steering.AUTO, description="auto, cpu or hash", strict=False)
+    coalesce_us: int = Field(
+        default=DEFAULT_COALESCE_US, description=f"0 to {MAX_COALESCE_US}", ge=0, le=MAX_COALESCE_US
+    )
+    busy_poll: bool = Field(default=False, description="true or false")
+    ring_mib: int | None = Field(default=None, description=f"1 to {MAX_RING_MIB}", ge=1, le=MAX_RING_MIB)
     rules: list[object] = Field(default_factory=list, description="a list of rules")
 
 

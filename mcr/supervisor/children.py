@@ -71,7 +71,9 @@ class Children:
         )
         self._tasks.create_task(self._await_end(worker, process))
         try:
-            await process.send(wire.Hello(worker.number, worker.cpu), [worker.counters.fileno()])
+            wishes = self._state.wishes
+            hello = wire.Hello(worker.number, worker.cpu, wishes.coalesce_us, wishes.busy_poll)
+            await process.send(hello, [worker.counters.fileno()])
         except PeerError as error:
             self._kill(worker, str(error))
 

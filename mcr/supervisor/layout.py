@@ -77,10 +77,13 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the configuration says beside the rules."""
+    """What the configuration says beside the rules; see `mcr.config.compile.Configuration`."""
 
     workers: int
     steering: Steering
+    coalesce_us: int
+    busy_poll: bool
+    ring_bytes: int
 
 
 def plan(

@@ -30,6 +30,7 @@ from mcr.supervisor.core import Supervisor
 from mcr.supervisor.counters import CounterFile
 from mcr.supervisor.layout import Wishes
 from mcr.supervisor.memberships import Memberships, read_limits
+from mcr.supervisor.sockets import default_ring_bytes
 from mcr.supervisor.sources.netlink import drain, watch_links
 from mcr.supervisor.state import State, Worker
 
@@ -178,7 +179,13 @@ def _make_state(workers: int | None, configuration: Configuration) -> State:
     cpus = sorted(os.sched_getaffinity(0))
     count = workers or min(len(cpus), MAX_WORKERS)
     return State(
-        wishes=Wishes(count, configuration.steering),
+        wishes=Wishes(
+            count,
+            configuration.steering,
+            configuration.coalesce_us,
+            configuration.busy_poll,
+            configuration.ring_bytes or default_ring_bytes(count),
+        ),
         workers=[Worker(number, cpus[number % len(cpus)], CounterFile(number)) for number in range(count)],
         memberships=Memberships(read_limits()),
     )

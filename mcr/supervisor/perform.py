@@ -89,11 +89,12 @@ class Performer:
 
     def _open_rings(self, action: OpenRings) -> None:
         link = action.plan.link
-        rings = sockets.open_rings(link, len(self._state.workers), action.plan.steering)
+        shape = sockets.ring_shape(link.mtu, self._state.wishes.ring_bytes)
+        rings = sockets.open_rings(link, len(self._state.workers), shape, action.plan.steering)
         slot = self._state.interface_slots.take()
         for worker in self._state.workers:
             worker.counters.clear(interface_span(slot))
-        opened = OpenInterface(action.plan, slot, sockets.ring_shape(link.mtu, len(rings)), rings)
+        opened = OpenInterface(action.plan, slot, shape, rings)
         self._state.interfaces[link.index] = opened
         self._log.info("interface opened", interface=link.name, steering=action.plan.steering.value)
 

@@ -34,15 +34,14 @@ SO_ATTACH_FILTER, SO_RCVBUFFORCE, SO_SNDBUFFORCE, SO_BINDTOIFINDEX = 26, 33, 32,
 IP_MTU_DISCOVER, IP_PMTUDISC_DONT, IP_RECVERR = 10, 0, 11
 IPV6_MTU_DISCOVER, IPV6_RECVERR = 23, 25
 
-# One ring holds 55 ms of 300,000 packets/s; with many workers an interface's rings share a budget.
-RING_BYTES = 32 << 20
-INTERFACE_BYTES = 128 << 20
 # TPACKET2_HDRLEN, struct virtio_net_hdr, alignment and the longest link header with two VLAN tags.
 FRAME_OVERHEAD_BYTES = 128
 SMALLEST_FRAME_BYTES = 2048
 PAGE_BYTES = 4096
 LARGEST_MTU = 9216
 BLOCK_BYTES = 1 << 16
+RING_BYTES = 32 << 20
+INTERFACE_BYTES = 128 << 20
 # Frames longer than a ring frame wait here whole.
 COPY_QUEUE_BYTES = 16 << 20
 SEND_QUEUE_BYTES = 8 << 20
@@ -64,9 +63,14 @@ class RingShape:
         return self.frame_bytes * self.frames
 
 
-def ring_shape(mtu: int, workers: int) -> RingShape:
+def default_ring_bytes(workers: int) -> int:
+    """Hold 55 ms of 300,000 packets/s; with many workers an interface's rings share a budget."""
+    return min(RING_BYTES, INTERFACE_BYTES // workers)
+
+
+def ring_shape(mtu: int, budget_bytes: int) -> RingShape:
     """
-    Fit frames to the MTU, and their number to `RING_BYTES` or the worker's part of `INTERFACE_BYTES`.
+    Fit frames to the MTU, and their number to the budget.
 
     Longer frames (super-frames, reassembled datagrams) are handed over beside the ring.
     """
@@ -74,11 +78,10 @@ def ring_shape(mtu: int, workers: int) -> RingShape:
     pages = -(-needed // PAGE_BYTES) * PAGE_BYTES
     frame_bytes = SMALLEST_FRAME_BYTES if needed <= SMALLEST_FRAME_BYTES else pages
     per_block = max(1, BLOCK_BYTES // frame_bytes)
-    budget = min(RING_BYTES, INTERFACE_BYTES // workers)
-    return RingShape(frame_bytes, max(1, budget // (frame_bytes * per_block)) * per_block)
+    return RingShape(frame_bytes, max(1, budget_bytes // (frame_bytes * per_block)) * per_block)
 
 
-def open_rings(link: Link, workers: int, steering: Steering) -> list[socket.socket]:
+def open_rings(link: Link, workers: int, shape: RingShape, steering: Steering) -> list[socket.socket]:
     """
     Open one packet socket per worker, all members of one fanout group in the order of the workers.
 
@@ -88,7 +91,6 @@ def open_rings(link: Link, workers: int, steering: Steering) -> list[socket.sock
         KernelError: a step was refused; nothing stays open.
     """
     rings: list[socket.socket] = []
-    shape = ring_shape(link.mtu, workers)
     try:
         for _ in range(workers):
             ring = _naming("open ring on", link.name, _open_ring)(link, shape)

@@ -25,11 +25,13 @@ MAX_MESSAGE_BYTES = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Number and CPU of the worker; ``cpu`` is -1 for no pinning."""
+    """Number, CPU and pace of the worker; ``cpu`` is -1 for no pinning."""
 
     kind: ClassVar[str] = "hello"
     worker: int
     cpu: int
+    coalesce_us: int
+    busy_poll: bool
 
 
 @dataclass(frozen=True, slots=True)

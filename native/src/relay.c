@@ -21,9 +21,9 @@ static_assert(sizeof(struct mcr_output_counters) == 8 * (2 + MCR_NOT_SENT_REASON
 /* Frames of one ring in one batch: enough for full UDP_SEGMENT calls, few enough to answer control
  * soon. */
 #define BATCH_FRAMES 512
-/* Datagrams sent per second from which on it is worth to wait for more, and how long. */
+/* Datagrams sent per second from which on it is worth to wait for more. */
 #define GATHER_RATE_PPS 20000
-#define GATHER_NS 100000
+#define NS_PER_US 1000
 #define RATE_WINDOW_NS 2000000ull
 #define CONTROL_NS 1000000ull
 #define HEARTBEAT_NS 100000000ull
@@ -33,6 +33,8 @@ struct pace {
 	uint64_t window_start_ns;
 	uint64_t window_datagrams;
 	bool gathering;
+	uint32_t gather_ns; /* how long to wait for more, 0 for not at all */
+	bool busy_poll;
 };
 
 struct mcr_relay {
@@ -334,9 +336,16 @@ static void measure(struct pace *pace, uint32_t datagrams, uint64_t now)
 	pace->window_datagrams += datagrams;
 	if (elapsed < RATE_WINDOW_NS)
 		return;
-	pace->gathering = pace->window_datagrams * NS_PER_S / elapsed >= GATHER_RATE_PPS;
+	pace->gathering = pace->gather_ns &&
+			  pace->window_datagrams * NS_PER_S / elapsed >= GATHER_RATE_PPS;
 	pace->window_start_ns = now;
 	pace->window_datagrams = 0;
+}
+
+void mcr_relay__set_pace(struct mcr_relay *relay, uint32_t coalesce_us, int busy_poll)
+{
+	relay->pace.gather_ns = coalesce_us * NS_PER_US;
+	relay->pace.busy_poll = busy_poll;
 }
 
 static int poll_control(struct mcr_relay *relay, uint64_t now)
@@ -371,7 +380,7 @@ static int wait_for_packets(struct mcr_relay *relay, uint64_t now)
 
 static int wait_for_more(struct mcr_relay *relay, uint64_t now)
 {
-	const struct timespec wait = { .tv_nsec = GATHER_NS };
+	const struct timespec wait = { .tv_nsec = relay->pace.gather_ns };
 
 	relay->shared->sleeps++;
 	clock_nanosleep(CLOCK_MONOTONIC, 0, &wait, NULL);
@@ -390,7 +399,7 @@ int mcr_relay__run(struct mcr_relay *relay, int control_fd)
 		measure(&relay->pace, batch.datagrams, now);
 		if (now >= relay->next_heartbeat_ns)
 			beat(relay, now);
-		if (batch.full)
+		if (batch.full || relay->pace.busy_poll)
 			ready = poll_control(relay, now);
 		else if (relay->pace.gathering)
 			ready = wait_for_more(relay, now);

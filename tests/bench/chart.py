@@ -51,25 +51,20 @@ def _panel(panel: Panel, top: int) -> list[str]:
     longest = max((value for bar in panel.bars for value in (bar.value, *bar.rounds)), default=0) or 1
     scale = (WIDTH - LABEL_WIDTH - VALUE_WIDTH) / longest
     parts = [f'<text x="{LABEL_WIDTH}" y="{top + 32}">{escape(panel.title)}</text>']
+    top += HEAD_HEIGHT - BAR_GAP
     for number, bar in enumerate(panel.bars):
-        parts += _bar(
-            bar, top + HEAD_HEIGHT - 8 + number * (BAR_HEIGHT + BAR_GAP), scale, is_first=not number
-        )
+        parts += _bar(bar, top + number * (BAR_HEIGHT + BAR_GAP), scale, is_first=not number)
     return parts
 
 
 def _bar(bar: Bar, top: int, scale: float, *, is_first: bool) -> list[str]:
     middle = top + BAR_HEIGHT // 2
-    end = LABEL_WIDTH + scale * max(bar.value, *bar.rounds, 0)
-    colour = FIRST_COLOUR if is_first else BAR_COLOUR
+    end = LABEL_WIDTH + scale * max(bar.value, *bar.rounds)
+    place = f'x="{LABEL_WIDTH}" y="{top}" width="{scale * bar.value:.1f}" height="{BAR_HEIGHT}"'
+    dots = [f'cx="{LABEL_WIDTH + scale * value:.1f}" cy="{middle}" r="2.5"' for value in bar.rounds]
     return [
         f'<text x="{LABEL_WIDTH - 8}" y="{middle + 5}" text-anchor="end">{escape(bar.label)}</text>',
-        f'<rect x="{LABEL_WIDTH}" y="{top}" width="{scale * bar.value:.1f}" height="{BAR_HEIGHT}" '
-        f'fill="{colour}"/>',
-        *(
-            f'<circle cx="{LABEL_WIDTH + scale * value:.1f}" cy="{middle}" r="2.5" fill="{DOT_COLOUR}" '
-            f'fill-opacity="0.6"/>'
-            for value in bar.rounds
-        ),
+        f'<rect {place} fill="{FIRST_COLOUR if is_first else BAR_COLOUR}"/>',
+        *(f'<circle {dot} fill="{DOT_COLOUR}" fill-opacity="0.6"/>' for dot in dots),
         f'<text x="{end + 8:.1f}" y="{middle + 5}">{escape(bar.text)}</text>',
     ]

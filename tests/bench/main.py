@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_MET
     for number in ENDING_SIGNALS:
         signal.signal(number, _end)
-    scenarios = [SCENARIOS[name] for name in options.scenarios or SCENARIOS]
+    scenarios = options.scenarios or list(SCENARIOS.values())
     try:
         return _run(scenarios, Extent(options.rounds, options.seconds), options.out)
     except CannotRun as error:
@@ -54,19 +54,21 @@ def say(line: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="just bench", description=__doc__.strip().splitlines()[0] if __doc__ else ""
-    )
+    parser = argparse.ArgumentParser(prog="just bench", description="Measure mcrd beside its peers.")
     parser.add_argument(
-        "scenarios", nargs="*", metavar="SCENARIO", choices=[*SCENARIOS, []], help="default: all"
+        "scenarios", nargs="*", type=_scenario, metavar="SCENARIO", help="default: all of --list"
     )
     parser.add_argument("--list", action="store_true", help="say which scenarios there are")
-    parser.add_argument(
-        "--rounds", type=int, default=FEWEST_ROUNDS, help=f"default {FEWEST_ROUNDS}; fewer are preliminary"
-    )
-    parser.add_argument("--seconds", type=float, default=SECONDS, help=f"of each trial; default {SECONDS:g}")
+    parser.add_argument("--rounds", type=int, default=FEWEST_ROUNDS, help="default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of each trial; default: %(default)s")
     parser.add_argument("--out", type=Path, default=RESULTS, help="default: developer_docs/benchmarks")
     return parser
+
+
+def _scenario(name: str) -> Scenario:
+    if name not in SCENARIOS:
+        raise argparse.ArgumentTypeError(f"got {name!r}, expected one of {', '.join(SCENARIOS)}")
+    return SCENARIOS[name]
 
 
 def _run(scenarios: Sequence[Scenario], extent: Extent, directory: Path) -> int:

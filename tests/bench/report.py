@@ -132,17 +132,16 @@ def _section(document: Document) -> str:
     parts = [f"## {name}{_caveat(document)}", document["question"]]
     if document["skipped"]:
         return "\n\n".join([*parts, f"Not measured: {document['skipped']}."])
-    facts = ", ".join(
-        f"{key}: {value}" for key, value in {**document["machine"], **document["versions"]}.items()
-    )
-    extent = f"Medians of {document['rounds']} rounds, each contender watched for {document['seconds']:g} s in each."
+    facts = {**document["machine"], **document["versions"]}
+    extent = f"Medians of {document['rounds']} rounds, {document['seconds']:g} s of each contender in each."
+    measured_on = ", ".join(f"{key}: {value}" for key, value in facts.items())
     return "\n\n".join(
         [
             *parts,
             table(document, style="github"),
             verdict_table(document, style="github"),
             f"![{name}]({name}.svg)",
-            f"{extent}\nMeasured on {facts}.",
+            f"{extent}\nMeasured on {measured_on}.",
         ]
     )
 

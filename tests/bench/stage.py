@@ -74,7 +74,7 @@ class Stage:
         return self._place(0, "a0")
 
     def arrives_at(self, *, translated: bool) -> str:
-        """Give the first endpoint at which datagrams arrive, by a relay that translates or one that cannot."""
+        """Give the first endpoint at which datagrams arrive, past a relay that translates or another."""
         return self._place(len(self.relays) if translated else 0, "b0")
 
     def group(self, hop: int) -> str:

@@ -58,7 +58,7 @@ class Target:
         ]
         if self.least == self.most:
             bounds = [f"= {self._write(self.most or 0.0)}"]
-        compared = f" of {self.against}'s" if self.against else ""
+        compared = f" {self.against}'s" if self.against else ""
         rounds = " in every round" if self.every_round else ""
         return f"{self.subject}: {title} {' and '.join(bounds)}{compared}{rounds}"
 

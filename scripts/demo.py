@@ -4,7 +4,8 @@ The relay at work: three network namespaces in a row, mcrd in the middle one, mc
 Between source and sink there is no route: whatever arrives was relayed by the rules of examples/demo.json5.
 Every number about what arrived comes from the receivers.  Run by ``scripts/demo``, as root.
 
-Exit status: 0 every datagram arrived once; 1 some did not, or came twice; 2 it cannot run here; 130 interrupted.
+Exit status: 0 every datagram arrived once; 1 some did not, or came twice; 2 it cannot run here;
+130 interrupted.
 """
 
 import argparse
@@ -14,7 +15,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
@@ -36,6 +36,7 @@ from mcr.runtime.roles import SUPERVISOR
 
 CONFIG = Path(__file__).resolve().parents[1] / "examples" / "demo.json5"
 COMMANDS = Path(sys.executable).parent
+CONTROL = Path("/run/mcr-demo/control.sock")
 PREFIX = "mcr-demo-"
 SOURCE, RELAY, SINK = f"{PREFIX}source", f"{PREFIX}relay", f"{PREFIX}sink"
 # Each network is a veth pair: namespace, interface and addresses of its two ends.
@@ -263,27 +264,10 @@ def make_networks() -> None:
             ip("-n", namespace, "link", "set", interface, "up")
 
 
-def wait_until(is_true: Callable[[], bool], needed: Sequence[Child], waited_for: Child) -> None:
-    """
-    Wait for a condition.
-
-    Raises:
-        CannotRun: it does not come true, or one of the *needed* ends.
-    """
-    deadline = time.monotonic() + READY_S
-    while not is_true():
-        for child in needed:
-            if not child.is_alive:
-                raise CannotRun(child.complaint("ended early"))
-        if time.monotonic() > deadline:
-            raise CannotRun(waited_for.complaint(f"is not ready after {READY_S:.0f} s"))
-        time.sleep(0.02)
-
-
-def is_relaying(control: Path) -> bool:
+def is_relaying() -> bool:
     """Say whether the daemon answers and every rule is in force in its workers."""
     try:
-        with Client(control) as client:
+        with Client(CONTROL) as client:
             rules: Any = client.call("rule.list")
             workers: Any = client.call("worker.list")
     except McrError:
@@ -327,28 +311,38 @@ def describe(stream: Stream, second: int, in_pps: float) -> str:
 
 
 class Show:
-    """Shows what happens to *streams*, whenever every receiver has told of another second."""
+    """
+    Shows what happens to *streams*, whenever every receiver has told of another second.
+
+    The second in which the senders begin is left out: every receiver's own seconds begin at another moment,
+    so what has gone in and what has come out would not be comparable.
+    """
 
     def __init__(self, streams: Sequence[Stream], client: Client) -> None:
         self._streams = streams
         self._client = client
         self._screen = Screen()
-        self._began = self._told = time.monotonic()
-        self._pulses = min(receiver.pulses for stream in streams for receiver in stream.receivers)
+        self._told = time.monotonic()
+        self._second = 0
+        self._pulses = self._count_pulses()
 
     def beat(self) -> None:
         """Show the last second if it has not been shown."""
-        now = time.monotonic()
-        pulses = min(receiver.pulses for stream in self._streams for receiver in stream.receivers)
+        now, pulses = time.monotonic(), self._count_pulses()
         if pulses == self._pulses or now - self._told < SHORTEST_SECOND_S:
             return
         matched, lines = read_matched(self._client), []
         for stream in self._streams:
             in_pps = (matched[stream.rule.id] - stream.matched) / (now - self._told)
-            lines.append(describe(stream, round(now - self._began), in_pps))
+            lines.append(describe(stream, self._second, in_pps))
             stream.matched = matched[stream.rule.id]
-        self._screen.show(lines)
+        if self._second:
+            self._screen.show(lines)
+        self._second += any(stream.matched for stream in self._streams)
         self._told, self._pulses = now, pulses
+
+    def _count_pulses(self) -> int:
+        return min(receiver.pulses for stream in self._streams for receiver in stream.receivers)
 
 
 def watch(streams: Sequence[Stream], client: Client, mcrd: Child, deadline: float) -> None:
@@ -359,12 +353,12 @@ def watch(streams: Sequence[Stream], client: Client, mcrd: Child, deadline: floa
         CannotRun: mcrd ends, or a receiver never does.
     """
     show = Show(streams, client)
-    receivers = [receiver for stream in streams for receiver in stream.receivers]
-    while any(receiver.child.is_alive for receiver in receivers):
+    receivers = [receiver.child for stream in streams for receiver in stream.receivers]
+    while any(receiver.is_alive for receiver in receivers):
         if not mcrd.is_alive:
             raise CannotRun(mcrd.complaint("ended early"))
         if time.monotonic() > deadline:
-            raise CannotRun(receivers[0].child.complaint("does not end"))
+            raise CannotRun(receivers[0].complaint("does not end"))
         show.beat()
         time.sleep(0.05)
 
@@ -429,15 +423,15 @@ def play(seconds: int, stack: ExitStack) -> bool:
     stack.callback(remove_networks)
     remove_networks()
     make_networks()
-    control = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX))) / "control.sock"
-    mcrd = Child(RELAY, COMMANDS / "mcrd", "--config", CONFIG, "--control", control)
+    stack.callback(shutil.rmtree, CONTROL.parent, ignore_errors=True)
+    mcrd = Child(RELAY, COMMANDS / "mcrd", "--config", CONFIG, "--control", CONTROL)
     stack.callback(mcrd.stop)
     streams = [make_stream(rule, seconds) for rule in rules]
     for stream in streams:
         stack.callback(stream.stop)
         stream.listen()
-    wait_until_ready(control, mcrd, streams)
-    with Client(control) as client:
+    wait_until_ready(mcrd, streams)
+    with Client(CONTROL) as client:
         introduce(client)
         name_workers(streams, client)
         for stream in streams:
@@ -446,7 +440,7 @@ def play(seconds: int, stack: ExitStack) -> bool:
     collect(streams)
     is_complete = summarize(streams)
     print("\nThe daemon's own account, from mcrctl stats:\n", flush=True)
-    subprocess.run([COMMANDS / "mcrctl", "--control", control, "stats"], check=False)
+    subprocess.run([COMMANDS / "mcrctl", "--control", CONTROL, "stats"], check=False)
     return is_complete
 
 
@@ -456,18 +450,24 @@ def make_stream(rule: Rule, seconds: int) -> Stream:
     return Stream(rule, traffic, traffic.rate_pps * seconds)
 
 
-def wait_until_ready(control: Path, mcrd: Child, streams: Sequence[Stream]) -> None:
+def wait_until_ready(mcrd: Child, streams: Sequence[Stream]) -> None:
     """
     Wait until nothing that is sent from now on can be missed.
 
     Raises:
-        CannotRun: that does not come.
+        CannotRun: that does not come, or a process ends.
     """
     receivers = [receiver for stream in streams for receiver in stream.receivers]
     children = [mcrd, *(receiver.child for receiver in receivers)]
-    wait_until(lambda: is_relaying(control), children, mcrd)
-    for receiver in receivers:
-        wait_until(lambda receiver=receiver: receiver.is_listening, children, receiver.child)
+    deadline = time.monotonic() + READY_S
+    while not (all(receiver.is_listening for receiver in receivers) and is_relaying()):
+        for child in children:
+            if not child.is_alive:
+                raise CannotRun(child.complaint("ended early"))
+        if time.monotonic() > deadline:
+            late = next((one.child for one in receivers if not one.is_listening), mcrd)
+            raise CannotRun(late.complaint(f"is not ready after {READY_S:.0f} s"))
+        time.sleep(0.02)
 
 
 def collect(streams: Sequence[Stream]) -> None:

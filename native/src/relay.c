@@ -106,11 +106,12 @@ void mcr_relay__free(struct mcr_relay *relay)
 	free(relay);
 }
 
+/* A ring that the table does not name yet waits: its frames are meant for the table to come. */
 static void list_rings(struct mcr_relay *relay)
 {
 	relay->rings_in_use = 0;
 	for (uint32_t slot = 0; slot < MCR_MAX_INTERFACES; slot++) {
-		if (relay->rings[slot].fd < 0)
+		if (relay->rings[slot].fd < 0 || !relay->table->interface_used[slot])
 			continue;
 		relay->ring_slots[relay->rings_in_use++] = slot;
 		relay->waits[relay->rings_in_use] =

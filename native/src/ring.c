@@ -86,7 +86,10 @@ static bool head_is_copy_of(struct mcr_ring *ring, const struct tpacket2_hdr *he
 
 	if (!ring->copies_unsure)
 		return true;
-	bytes = recv(ring->fd, head, sizeof(head), MSG_PEEK | MSG_DONTWAIT);
+	/* An interface that went down is reported once, in the place of a frame. */
+	do
+		bytes = recv(ring->fd, head, sizeof(head), MSG_PEEK | MSG_DONTWAIT);
+	while (bytes < 0 && errno == ENETDOWN);
 	if (bytes <= (ssize_t)sizeof(struct virtio_net_hdr))
 		return false;
 	bytes -= (ssize_t)sizeof(struct virtio_net_hdr);
@@ -107,7 +110,9 @@ static bool fetch_copy(struct mcr_ring *ring, struct mcr_arena *arena,
 
 	if (!head_is_copy_of(ring, header))
 		return false;
-	bytes = recv(ring->fd, room, MCR_SUPER_FRAME_BYTES, MSG_DONTWAIT);
+	do
+		bytes = recv(ring->fd, room, MCR_SUPER_FRAME_BYTES, MSG_DONTWAIT);
+	while (bytes < 0 && errno == ENETDOWN);
 	if (bytes < (ssize_t)skip)
 		return false;
 	arena->used += ((uint32_t)bytes + 15) & ~15u;

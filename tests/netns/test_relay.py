@@ -1,9 +1,11 @@
 """Datagrams of one network come out in another: every kind of input with every kind of output."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from mcr.model.endpoint import consecutive, parse_endpoint
 from tests.support.daemon import Daemon, rule_stats
 from tests.support.lab import Lab, Line
 from tests.support.laws import assert_all_arrived, assert_conservation
@@ -95,14 +97,59 @@ def test_the_port_of_a_removed_unicast_rule_answers_as_before(line: Line, tmp_pa
 
 def test_one_group_is_copied_to_eight_outputs_on_three_interfaces(lab: Lab, tmp_path: Path) -> None:
     line = lab.line(sinks=3)
-    outputs = {
-        "239.2.0.1%{}:6000": 0,
-        "239.2.0.2%{}:6000": 0,
-        "239.2.0.2%{}:6001": 0,
-        "[ff3e::8000:202%{}]:6000": 1,
-        "239.2.0.1%{}:6000 ": 1,
-        "10.3.0.2%{}:6002": 1,
-        "239.2.0.1%{}:6000  ": 2,
-        "[fd00:4::2%{}]:6000": 2,
-    }
-    pass
+    # Each is one receiver: its sink, the first of consecutive addresses, and how many of them.
+    places = [
+        (0, "239.2.0.1%{}:6000", 3),
+        (1, "[ff3e::8000:201%{}]:6000", 3),
+        (2, "239.2.0.1%{}:6001", 1),
+        (2, "10.4.0.2%{}:6000", 1),
+    ]
+    outputs = [
+        str(endpoint)
+        for number, place, flows in places
+        for endpoint in consecutive(parse_endpoint(place.format(f"r{number + 1}")), flows)
+    ]
+    rule = {"name": "one", "from": "239.1.1.1%r0:5001", "to": outputs}
+    with Daemon(line.relay, tmp_path, {"rules": [rule]}) as daemon, ExitStack() as stack:
+        receivers = [
+            stack.enter_context(
+                receiving(
+                    line.sinks[number],
+                    place.format(f"b{number}"),
+                    count=flows * COUNT,
+                    flows=flows,
+                    linger=0.1,
+                )
+            )
+            for number, place, flows in places
+        ]
+        sent = send(line.source, "239.1.1.1%a0:5001", rate="10k", size=1000, count=COUNT)
+        reports = [receiver.report() for receiver in receivers]
+        stats = daemon.stats()
+
+    assert len(outputs) == 8
+    assert [output["sent"] for output in rule_stats(stats, "one")["outputs"]] == [COUNT] * 8
+    for got, (_, _, flows) in zip(reports, places, strict=True):
+        assert_all_arrived(sent, got, stats, copies=flows)
+
+
+def test_the_same_group_on_two_interfaces_is_two_inputs(lab: Lab, tmp_path: Path) -> None:
+    line = lab.line()
+    other = lab.host("source1")
+    lab.cable(other, "a1", line.relay, "s1")
+    rules = [
+        {"name": "one", "from": "239.1.1.1%r0:5001", "to": ["239.2.2.2%r1:6000"]},
+        {"name": "other", "from": "239.1.1.1%s1:5001", "to": ["239.2.2.3%r1:6000"]},
+    ]
+    with (
+        Daemon(line.relay, tmp_path, {"rules": rules}) as daemon,
+        receiving(line.sink, "239.2.2.2%b0:6000", count=700, linger=0.1) as receiver,
+        receiving(line.sink, "239.2.2.3%b0:6000", count=300, linger=0.1) as other_receiver,
+    ):
+        sent = send(line.source, "239.1.1.1%a0:5001", rate="10k", size=100, count=700)
+        other_sent = send(other, "239.1.1.1%a1:5001", rate="10k", size=100, count=300)
+        got, other_got = receiver.report(), other_receiver.report()
+        stats = daemon.stats()
+
+    assert_all_arrived(sent, got, stats)
+    assert_all_arrived(other_sent, other_got, stats)

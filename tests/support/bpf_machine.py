@@ -7,7 +7,7 @@ program that uses anything else fails.
 Source: linux/bpf_common.h, linux/filter.h; Documentation/networking/filter.rst.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 MASK = 0xFFFFFFFF
 NETWORK, PROTOCOL = -0x100000, -0x1000  # SKF_NET_OFF; SKF_AD_OFF + SKF_AD_PROTOCOL
@@ -21,7 +21,7 @@ TAX, TXA = 0x00, 0x80
 MOST_INSTRUCTIONS = 4096  # BPF_MAXINSNS
 MEMORY_WORDS = 16  # BPF_MEMWORDS
 
-ALU_OPERATIONS = {
+ALU_OPERATIONS: Mapping[int, Callable[[int, int], int]] = {
     0x00: lambda a, b: a + b,
     0x10: lambda a, b: a - b,
     0x20: lambda a, b: a * b,
@@ -31,7 +31,7 @@ ALU_OPERATIONS = {
     0x70: lambda a, b: a >> b,
     0xA0: lambda a, b: a ^ b,
 }
-JUMPS = {
+JUMPS: Mapping[int, Callable[[int, int], bool]] = {
     0x10: lambda a, b: a == b,
     0x20: lambda a, b: a > b,
     0x30: lambda a, b: a >= b,
@@ -132,7 +132,7 @@ class Machine:
 
     def _load(self, offset: int, size: int) -> int:
         begin = offset - NETWORK
-        assert 0 <= begin, "only what is relative to the network header fits every device"
+        assert begin >= 0, "only what is relative to the network header fits every device"
         if begin + size > len(self._packet):
             raise OutsideError
         return int.from_bytes(self._packet[begin : begin + size])

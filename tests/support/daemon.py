@@ -1,7 +1,6 @@
 """A real ``mcrd`` on a host of the laboratory, from when it is ready until nothing of it is left."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from mcr.wire.documents import (
     StatsDocument,
     WorkerDocument,
 )
-from tests.support.lab import COMMAND_DEADLINE_S, TREE, Host
+from tests.support.lab import COMMAND_DEADLINE_S, Host
 from tests.support.wait import wait_for
 
 STOP_DEADLINE_S = 2.0
@@ -50,7 +49,7 @@ class Daemon:
     def __enter__(self) -> Self:
         self.start()
         try:
-            wait_for("mcrd to be ready", self._is_ready)
+            self.wait_until_open()
         except BaseException:
             self.kill()
             raise
@@ -90,7 +89,8 @@ class Daemon:
             self.kill()
             raise AssertionError(f"mcrd did not end within {STOP_DEADLINE_S} s\n{self.log()}") from None
         left = STOP_DEADLINE_S - (time.monotonic() - started_at)
-        _, alive = psutil.wait_procs(self._relatives, timeout=max(0.0, left))
+        psutil.wait_procs(self._relatives, timeout=max(0.0, left))
+        alive = [process for process in self._relatives if is_running(process)]
         assert not alive, f"{alive} outlived mcrd\n{self.log()}"
         assert status == 0, self.log()
         assert not self.control.exists()
@@ -155,6 +155,10 @@ class Daemon:
 
         return wait_for(what, look)
 
+    def wait_until_open(self) -> None:
+        """Wait until packets of every active rule pass."""
+        wait_for("all active rules to be open for packets", self._is_open)
+
     def wait_until_installed(self) -> list[WorkerDocument]:
         """Wait until every worker has the table that it should have, and give the workers."""
 
@@ -164,7 +168,23 @@ class Daemon:
 
         return wait_for("all workers to have their shares", look)
 
-    def _is_ready(self) -> bool:
+    def wait_for_rules(self, state: str) -> list[RuleDocument]:
+        """Wait until all rules are in a state, and give them."""
+
+        def look() -> list[RuleDocument]:
+            rules = self.rules()
+            return rules if all(rule["state"] == state for rule in rules) else []
+
+        return wait_for(f"all rules to be {state}", look)
+
+    def wait_for_outputs(self, state: str) -> None:
+        """Wait until all outputs are in a state."""
+        wait_for(
+            f"all outputs to be {state}",
+            lambda: {output["state"] for rule in self.rules() for output in rule["outputs"]} == {state},
+        )
+
+    def _is_open(self) -> bool:
         assert self.process.poll() is None, f"mcrd ended with {self.process.returncode}\n{self.log()}"
         try:
             workers, rules = self.workers(), self.rules()
@@ -173,9 +193,9 @@ class Daemon:
             return False
         joined = {membership for one in interfaces for membership in one["memberships"]}
         active = [rule for rule in rules if rule["state"] == "active"]
-        return all(map(_is_installed, workers)) and all(self._is_open(rule, joined) for rule in active)
+        return all(map(_is_installed, workers)) and all(self._passes(rule, joined) for rule in active)
 
-    def _is_open(self, rule: RuleDocument, joined: set[str]) -> bool:
+    def _passes(self, rule: RuleDocument, joined: set[str]) -> bool:
         """Say whether packets pass: joining the group, or holding the port, is the last step to that."""
         endpoint = parse_endpoint(rule["from"])
         place = f"{endpoint.address}%{endpoint.interface}"
@@ -220,10 +240,9 @@ def descendants(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
 
 
-def is_alive(pid: int) -> bool:
-    """Say whether there is such a process, dead ones that nobody has asked after included."""
+def is_running(process: psutil.Process) -> bool:
+    """Say whether a process still runs; one that only waits for its parent to ask after it does not."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    return True

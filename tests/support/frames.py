@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from tests.support.traffic import group_mac
 
 UDP, TCP = 17, 6
+SENDER_MAC = b"\x02\x00\x00\x00\x00\x01"
 ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN = 0x0800, 0x86DD, 0x8100
 
 
@@ -43,7 +44,7 @@ class Packet:
         body = self._ipv4() if is_v4 else self._ipv6()
         tag = b"" if self.vlan is None else struct.pack("!HH", ETHERTYPE_VLAN, self.vlan)
         kind = struct.pack("!H", ETHERTYPE_IPV4 if is_v4 else ETHERTYPE_IPV6)
-        return group_mac(self.destination) + b"\x02\x00\x00\x00\x00\x01" + tag + kind + body
+        return group_mac(self.destination) + SENDER_MAC + tag + kind + body
 
     def udp(self) -> bytes:
         """Give the UDP datagram with its header."""

@@ -19,6 +19,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -135,22 +136,22 @@ class Lab:
         host.ip("link set lo up")
         return host
 
-    def cable(
-        self, left: Host, left_device: str, right: Host, right_device: str, *, queues: int = 1
-    ) -> None:
+    def cable(self, left: Host, left_device: str, right: Host, right_device: str, *, queues: int = 1) -> None:
         """Connect two hosts; both ends have addresses, and are up when this returns."""
-        self.plug(left, left_device, right, right_device, queues=queues)
+        self._plug(left, left_device, right, right_device, queues=queues)
+        self._number(left, left_device, right, right_device)
+
+    def _number(self, left: Host, left_device: str, right: Host, right_device: str) -> None:
+        """Give both ends of a connection addresses, and wait until they are up."""
         number = next(self._cables)
-        for host, device, end in ((left, left_device, 1), (right, right_device, 2)):
+        for end, (host, device) in enumerate(((left, left_device), (right, right_device)), start=1):
             host.ip(
                 f"addr add 10.{number}.0.{end}/24 dev {device}",
                 f"addr add fd00:{number}::{end}/64 dev {device} nodad",
             )
-        for host, device in ((left, left_device), (right, right_device)):
-            wait_for(f"{device} of {host.name} to be up", lambda h=host, d=device: h.is_up(d))  # type: ignore[misc]
+            wait_for(f"{device} of {host.name} to be up", partial(host.is_up, device))
 
-    def plug(self, left: Host, left_device: str, right: Host, right_device: str, *, queues: int = 1) -> None:
-        """Connect two hosts by a cable without addresses."""
+    def _plug(self, left: Host, left_device: str, right: Host, right_device: str, *, queues: int = 1) -> None:
         shape = f"numtxqueues {queues} numrxqueues {queues}"
         left.ip(
             f"link add {left_device} {shape} type veth "
@@ -163,6 +164,30 @@ class Lab:
         """Make the standard shape, with as many sinks as wanted."""
         source, relay = self.host("source"), self.host("relay")
         self.cable(source, "a0", relay, "r0", queues=queues)
+        return self._with_sinks(source, relay, sinks)
+
+    def switched_line(self) -> "Line":
+        """
+        Make the standard shape with a switch between source and relay.
+
+        The switch forwards a group only to ports that it has seen an IGMP or MLD report from.
+        """
+        source, switch, relay = self.host("source"), self.host("switch"), self.host("relay")
+        # The switch filters once its querier has waited for answers: a response interval, in hundredths of a
+        # second, and the one that was set before the querier was switched on.
+        switch.ip(
+            "link add br0 type bridge mcast_snooping 1 mcast_query_response_interval 10 "
+            "mcast_last_member_interval 10",
+            "link set br0 type bridge mcast_querier 1",
+            "link set br0 up",
+        )
+        self._plug(source, "a0", switch, "p0")
+        self._plug(relay, "r0", switch, "p1")
+        switch.ip("link set p0 master br0", "link set p1 master br0")
+        self._number(source, "a0", relay, "r0")
+        return self._with_sinks(source, relay, 1)
+
+    def _with_sinks(self, source: Host, relay: Host, sinks: int) -> "Line":
         names = ["sink", *(f"sink{number}" for number in range(1, sinks))]
         hosts = [self.host(name) for name in names]
         for number, host in enumerate(hosts):

@@ -19,23 +19,30 @@ def assert_conservation(stats: StatsDocument) -> None:
             assert rule["matched"] == output["sent"] + sum(output["not_sent"].values()), rule
 
 
-def assert_all_arrived(sent: Any, got: Any, stats: StatsDocument) -> None:
-    """Every datagram that mcrgen sent was received once and whole; what failed says where one got lost."""
+def assert_all_arrived(sent: Any, got: Any, stats: StatsDocument, *, copies: int = 1) -> None:
+    """
+    Every datagram that mcrgen sent was received once and whole, at each of so many addresses.
+
+    A failure says where it got lost.
+    """
     evidence = where_lost(sent, got, stats)
     assert sent["not_sent"] == 0, evidence
-    assert got["received"] == got["distinct"] == sent["sent"], evidence
+    assert got["received"] == got["distinct"] == copies * sent["sent"], evidence
     assert {name: got[name] for name in WRONG} == dict.fromkeys(WRONG, 0), evidence
     assert_conservation(stats)
 
 
 def where_lost(sent: Any, got: Any, stats: StatsDocument) -> str:
     """Say what every station from sender to receiver has counted, in the order of the stations."""
+    outputs = [output for rule in stats["rules"] for output in rule["outputs"]]
     stations = {
         "sender": {name: sent[name] for name in ("sent", "not_sent", "interface_dropped", "worst_lag_us")},
-        "kernel backlogs of this machine, ever": softnet_dropped(),
+        "backlogs of all CPUs dropped since the machine started": softnet_dropped(),
         "interfaces": stats["interfaces"],
-        "rules": stats["rules"],
-        "receiver": {name: got[name] for name in ("received", "distinct", "socket_dropped", *WRONG)},
+        "all rules matched": sum(rule["matched"] for rule in stats["rules"]),
+        "all outputs sent": sum(output["sent"] for output in outputs),
+        "not sent": [output["not_sent"] for output in outputs if output["not_sent"]],
+        "receiver": {name: got[name] for name in ("ended", "received", "distinct", "socket_dropped", *WRONG)},
     }
     return "\n".join(f"{name}: {counted}" for name, counted in stations.items())
 

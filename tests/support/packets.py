@@ -76,7 +76,7 @@ class Packet:
 def internet_checksum(data: bytes) -> int:
     """Give the one's complement of the one's complement sum (RFC 1071)."""
     padded = data + b"\0" * (len(data) % 2)
-    total = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
+    total = sum(int.from_bytes(padded[at : at + 2]) for at in range(0, len(padded), 2))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF

@@ -50,13 +50,14 @@ def rules_of_one_group(draw: st.DrawFn, interface: str, group: Address, port: in
         parts.append(())
     outputs = st.lists(outputs_of_rules(), min_size=1, max_size=3, unique_by=lambda output: output.to)
     return [
-        Rule(Endpoint(group, port, interface, tuple(part)), tuple(draw(outputs))) for part in draw(st.permutations(parts))
+        Rule(Endpoint(group, port, interface, tuple(part)), tuple(draw(outputs)))
+        for part in draw(st.permutations(parts))
     ]
 
 
 @st.composite
 def shares(draw: st.DrawFn, max_groups: int = 8) -> Share:
-    """Make a share as `layout` does: rules that do not contradict each other, each output in a slot of its own."""
+    """Make a share as `layout` does: its rules agree with each other, each output has a slot of its own."""
     key = st.tuples(st.integers(0, 3), GROUPS, PORTS)
     keys = draw(st.lists(key, unique=True, max_size=max_groups))
     rules: list[PlacedRule] = []

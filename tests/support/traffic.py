@@ -29,6 +29,7 @@ SO_BINDTOIFINDEX = 62
 IPV6_RECVHOPLIMIT, IPV6_HOPLIMIT = 51, 52
 IP_RECVTTL = 12
 MAX_DATAGRAM_BYTES = 65535
+SOL_PACKET, PACKET_IGNORE_OUTGOING, ETH_P_ALL = 263, 23, 3
 
 
 class Sender:
@@ -136,9 +137,7 @@ class Inlet:
         self.socket = host.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.settimeout(DEADLINE_S)
         self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
-        level, option = (
-            (socket.IPPROTO_IPV6, IPV6_RECVHOPLIMIT) if ipv6 else (socket.IPPROTO_IP, IP_RECVTTL)
-        )
+        level, option = (socket.IPPROTO_IPV6, IPV6_RECVHOPLIMIT) if ipv6 else (socket.IPPROTO_IP, IP_RECVTTL)
         self.socket.setsockopt(level, option, 1)
         self.socket.bind((str(wanted.address), wanted.port))
         if wanted.is_multicast:
@@ -218,15 +217,13 @@ class Tap:
     """A packet socket on an interface: writes frames byte by byte, and reads those that arrive."""
 
     def __init__(self, host: Host, device: str) -> None:
-        self.host, self.device = host, device
-        self.mac = host.mac_of(device)
         self.socket = host.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self.socket.settimeout(DEADLINE_S)
         self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
+        self.socket.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+        self.socket.bind((device, ETH_P_ALL))
 
     def __enter__(self) -> Self:
-        with self.host.entered():
-            self.socket.bind((self.device, 0))
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -236,6 +233,13 @@ class Tap:
         """Write whole frames, past the IP stack."""
         for frame in frames:
             self.socket.send(frame)
+
+    def take_until(self, last: bytes) -> list[bytes]:
+        """Wait for the frame *last*; give those that came before it."""
+        taken: list[bytes] = []
+        while (frame := self.socket.recv(MAX_DATAGRAM_BYTES)) != last:
+            taken.append(frame)
+        return taken
 
 
 def group_mac(group: str) -> bytes:

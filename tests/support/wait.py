@@ -10,7 +10,7 @@ POLL_S = 0.01
 Found = TypeVar("Found")
 
 
-def wait_for(what: str, look: Callable[[], Found], deadline_s: float = DEADLINE_S) -> Found:
+def wait_for(what: str, look: Callable[[], Found | None], deadline_s: float = DEADLINE_S) -> Found:
     """Look again and again until there is something to see, and give it; *what* names it in the failure."""
     ends_at = time.monotonic() + deadline_s
     while True:

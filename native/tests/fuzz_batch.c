@@ -1,0 +1,527 @@
+/*
+ * The receive path batch by batch: rings are filled as the kernel fills them, packets and offloads are
+ * hostile, send calls fail as the input says, and after each batch every counter and every payload
+ * that left must be what the rules demand.
+ *
+ * Input: steps from its beginning on (enum step, then what the step wants), outcomes of send calls from
+ * its end backwards; where it ends, calls succeed.
+ */
+#include "../src/relay.c"
+
+#include "expected.h"
+#include "must.h"
+#include "packet.h"
+#include "shares.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <linux/if_ether.h>
+#include <netinet/in.h>
+#include <netinet/udp.h>
+
+#define RINGS 3
+#define RING_FRAMES 8
+#define RING_FRAME_BYTES 1024
+#define OUTPUTS 11
+#define OUTPUT_WITHOUT_SOCKET 10
+#define MOST_SEGMENTS 512
+#define LINK_BYTES 14
+
+enum step {
+	STEP_BATCH,
+	STEP_BUILT_FRAME,
+	STEP_RAW_FRAME,
+	STEP_INSTALL,
+	STEP_RESTART,
+	STEP_OUTPUT,
+	STEP_LINK_DOWN,
+	STEP_TIME,
+	STEPS,
+};
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+struct waiting {
+	struct fake_frame frame;
+	uint32_t kept;
+	uint8_t *bytes;
+};
+
+struct interface {
+	uint32_t slot;
+	struct fake_ring ring;
+	struct waiting waiting[RING_FRAMES];
+	uint32_t count;
+};
+
+static struct interface interfaces[RINGS] = { { .slot = 0 }, { .slot = 5 }, { .slot = 63 } };
+static struct test_share shares[2];
+static struct expected expected;
+static struct mcr_relay *relay;
+static uint64_t clock_ns;
+static int output_fds[OUTPUTS];
+static const uint8_t *input, *input_end;
+
+/* ---- input ---- */
+
+static uint8_t take8(void)
+{
+	return input < input_end ? *input++ : 0;
+}
+
+static uint16_t take16(void)
+{
+	uint8_t high = take8();
+
+	return (uint16_t)(high << 8 | take8());
+}
+
+static uint8_t take_outcome(void)
+{
+	return input < input_end ? *--input_end : 0;
+}
+
+/* ---- what the relay calls ---- */
+
+int __wrap_clock_gettime(clockid_t clock, struct timespec *now)
+{
+	(void)clock;
+	now->tv_sec = (time_t)(clock_ns / NS_PER_S);
+	now->tv_nsec = (long)(clock_ns % NS_PER_S);
+	return 0;
+}
+
+static uint32_t output_of(int fd)
+{
+	for (uint32_t i = 0; i < OUTPUTS; i++)
+		if (output_fds[i] == fd)
+			return i;
+	abort();
+}
+
+static int error_of(uint8_t outcome)
+{
+	static const uint8_t errors[] = { EAGAIN,      ENOBUFS,	      ENETUNREACH, EHOSTUNREACH,
+					  ENETDOWN,    EPERM,	      EMSGSIZE,	   ECONNREFUSED,
+					  EINVAL,      EIO,	      EOPNOTSUPP,  ENODEV,
+					  EADDRNOTAVAIL, EHOSTDOWN, ENOMEM,	   EBADF };
+
+	return errors[outcome % sizeof(errors)];
+}
+
+static uint8_t ttl_in(const struct cmsghdr *header, uint32_t output)
+{
+	bool ipv6 = output & 1;
+	int ttl;
+
+	must(header && header->cmsg_len == CMSG_LEN(sizeof(ttl)));
+	must(header->cmsg_level == (ipv6 ? IPPROTO_IPV6 : IPPROTO_IP));
+	must(header->cmsg_type == (ipv6 ? IPV6_HOPLIMIT : IP_TTL));
+	memcpy(&ttl, CMSG_DATA(header), sizeof(ttl));
+	must(ttl >= 1 && ttl <= 255);
+	return (uint8_t)ttl;
+}
+
+static uint16_t segment_in(const struct cmsghdr *header)
+{
+	uint16_t bytes;
+
+	must(header && header->cmsg_level == IPPROTO_UDP && header->cmsg_type == UDP_SEGMENT);
+	must(header->cmsg_len == CMSG_LEN(sizeof(bytes)));
+	memcpy(&bytes, CMSG_DATA(header), sizeof(bytes));
+	must(bytes);
+	return bytes;
+}
+
+/* What udp_sendmsg() demands of UDP_SEGMENT: all as long as the first but the last, 64 of them. */
+static void check_segments(const struct msghdr *message, uint16_t segment)
+{
+	size_t total = 0;
+
+	must(message->msg_iovlen > 1 && message->msg_iovlen <= 64);
+	for (size_t i = 0; i < message->msg_iovlen; i++) {
+		size_t bytes = message->msg_iov[i].iov_len;
+
+		must(i + 1 < message->msg_iovlen ? bytes == segment : bytes && bytes <= segment);
+		total += bytes;
+	}
+	must(total <= 65507);
+}
+
+ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags)
+{
+	struct msghdr copy = *message;
+	struct cmsghdr *control = CMSG_FIRSTHDR(&copy);
+	uint32_t output = output_of(fd);
+	uint8_t ttl = ttl_in(control, output), outcome = take_outcome();
+
+	must(flags == MSG_DONTWAIT);
+	check_segments(message, segment_in(CMSG_NXTHDR(&copy, control)));
+	if (outcome >= 128) {
+		errno = error_of(outcome);
+		return -1;
+	}
+	for (size_t i = 0; i < message->msg_iovlen; i++)
+		expected__take(&expected, output, message->msg_iov[i].iov_base,
+			       (uint32_t)message->msg_iov[i].iov_len, ttl);
+	return 0;
+}
+
+int __wrap_sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags)
+{
+	uint32_t output = output_of(fd), taken = count;
+	uint8_t outcome = take_outcome();
+
+	must(flags == MSG_DONTWAIT && count && count <= 64);
+	if (outcome >= 192) {
+		errno = error_of(outcome);
+		return -1;
+	}
+	if (outcome >= 128)
+		taken = 1 + outcome % count;
+	for (uint32_t i = 0; i < count; i++)
+		must(messages[i].msg_hdr.msg_iovlen == 1);
+	for (uint32_t i = 0; i < taken; i++)
+		expected__take(&expected, output, messages[i].msg_hdr.msg_iov->iov_base,
+			       (uint32_t)messages[i].msg_hdr.msg_iov->iov_len,
+			       ttl_in(CMSG_FIRSTHDR(&messages[i].msg_hdr), output));
+	return (int)taken;
+}
+
+/* ---- batches ---- */
+
+static bool is_read(const struct interface *interface)
+{
+	return relay->rings[interface->slot].fd >= 0 &&
+	       relay->table->interface_used[interface->slot];
+}
+
+static void forget(struct interface *interface)
+{
+	for (uint32_t i = 0; i < interface->count; i++)
+		free(interface->waiting[i].bytes);
+	interface->count = 0;
+}
+
+static void expect_batch(void)
+{
+	expected__start_batch(&expected);
+	for (uint32_t i = 0; i < RINGS; i++) {
+		struct interface *interface = &interfaces[i];
+
+		for (uint32_t n = 0; is_read(interface) && n < interface->count; n++)
+			expected__add(&expected, relay->table, interface->slot,
+				      &interface->waiting[n].frame, interface->waiting[n].kept);
+	}
+}
+
+static void check_batch(const bool was_read[RINGS])
+{
+	expected__check(&expected, relay->shared);
+	must(!relay->arena.used && !relay->transmit.dirty_count);
+	for (uint32_t i = 0; i < OUTPUTS; i++)
+		must(!relay->transmit.senders[i].gathered && !relay->transmit.senders[i].dirty);
+	for (uint32_t i = 0; i < RINGS; i++) {
+		if (was_read[i])
+			forget(&interfaces[i]);
+		must(fake_ring__waiting(&interfaces[i].ring) == interfaces[i].count);
+		must(!was_read[i] || !interfaces[i].ring.queued);
+	}
+}
+
+/* With a share to install, the batch is the one that runs under the old table. */
+static void run_batch(const struct test_share *share)
+{
+	bool was_read[RINGS];
+	uint64_t bytes;
+
+	for (uint32_t i = 0; i < RINGS; i++)
+		was_read[i] = is_read(&interfaces[i]);
+	expect_batch();
+	if (share) {
+		int fd = share__file(share, &bytes);
+
+		must(!mcr_relay__install(relay, fd, bytes));
+	} else {
+		relay_batch(relay, clock_ns);
+	}
+	check_batch(was_read);
+}
+
+/* ---- frames ---- */
+
+/* The link header's place holds garbage: nobody looks at it. */
+static void receive(struct interface *interface, struct waiting *waiting)
+{
+	uint32_t room;
+
+	waiting->frame.bytes = waiting->bytes;
+	room = RING_FRAME_BYTES - (TPACKET_ALIGN(TPACKET2_HDRLEN + 16) + 10 - LINK_BYTES);
+	waiting->frame.link_bytes = LINK_BYTES;
+	waiting->kept = waiting->frame.count;
+	if (waiting->kept > room && waiting->frame.no_room)
+		waiting->kept = room;
+	if (fake_ring__receive(&interface->ring, &waiting->frame))
+		interface->waiting[interface->count++] = *waiting;
+	else
+		free(waiting->bytes);
+}
+
+static struct interface *take_interface(void)
+{
+	return &interfaces[take8() % RINGS];
+}
+
+static void take_metadata(struct fake_frame *frame)
+{
+	uint8_t flags = take8();
+
+	frame->pkttype = flags & 1 ? PACKET_OUTGOING : PACKET_MULTICAST;
+	frame->has_vlan = flags & 2;
+	frame->no_room = flags & 4;
+	frame->offloads.flags = flags >> 3 & 3;
+	if (frame->has_vlan)
+		frame->vlan_tci = take16();
+	if (flags & 32)
+		frame->offloads.gso_type = 5;
+	else if (flags & 64)
+		frame->offloads.gso_type = take8();
+	if (frame->offloads.gso_type)
+		frame->offloads.gso_size = take16();
+}
+
+static uint32_t payload_within_reason(uint32_t bytes, const struct virtio_net_hdr *offloads)
+{
+	uint32_t most = 65507;
+
+	if (offloads->gso_size && offloads->gso_size * MOST_SEGMENTS < most)
+		most = offloads->gso_size * MOST_SEGMENTS;
+	return bytes < most ? bytes : most;
+}
+
+static const struct mcr_rule *take_rule(void)
+{
+	return &shares[0].rules[take8() % shares[0].header.rules];
+}
+
+static void write_pattern(uint8_t *at, uint32_t bytes)
+{
+	static uint32_t state;
+
+	for (uint32_t i = 0; i < bytes; i++) {
+		state = state * 1664525 + 1013904223;
+		at[i] = (uint8_t)(state >> 24);
+	}
+}
+
+/* A packet that a rule may be meant for, with up to two bytes changed. */
+static void receive_built_frame(void)
+{
+	static uint8_t payload[65536];
+	struct interface *interface = take_interface();
+	const struct mcr_rule *rule = take_rule();
+	struct waiting waiting = { 0 };
+	struct test_packet packet = { .port = rule->port, .ttl = take8(), .payload = payload };
+	uint32_t padding;
+
+	take_metadata(&waiting.frame);
+	packet__map_v4(packet.source, 0x0A000000u | take8());
+	memcpy(packet.group, rule->group, 16);
+	packet.ipv6 = rule->group[0] == 0xFF;
+	packet.payload_bytes = payload_within_reason(take16(), &waiting.frame.offloads);
+	padding = take8() % 64;
+	write_pattern(payload, packet.payload_bytes);
+	waiting.bytes = malloc(LINK_BYTES + 48 + packet.payload_bytes + padding);
+	must(waiting.bytes != NULL);
+	memset(waiting.bytes, 0xAA, LINK_BYTES);
+	waiting.frame.count = LINK_BYTES + packet__write(waiting.bytes + LINK_BYTES, &packet);
+	memset(waiting.bytes + waiting.frame.count, 0x55, padding);
+	waiting.frame.count += padding;
+	waiting.frame.protocol = packet.ipv6 ? ETH_P_IPV6 : ETH_P_IP;
+	for (uint8_t changes = take8() % 3; changes; changes--) {
+		uint8_t at = take8() % 48;
+
+		waiting.bytes[LINK_BYTES + at] ^= take8();
+	}
+	receive(interface, &waiting);
+}
+
+/* A super-frame may not have more segments than fit the arrays, whatever its bytes are. */
+static void receive_raw_frame(void)
+{
+	static const uint16_t protocols[] = { ETH_P_IP, ETH_P_IPV6, ETH_P_8021Q, ETH_P_ARP };
+	struct interface *interface = take_interface();
+	struct waiting waiting = { .frame.protocol = protocols[take8() % 4] };
+	uint32_t bytes;
+
+	take_metadata(&waiting.frame);
+	bytes = take8();
+	waiting.frame.count = LINK_BYTES + bytes;
+	waiting.bytes = malloc(waiting.frame.count);
+	must(waiting.bytes != NULL);
+	memset(waiting.bytes, 0xAA, LINK_BYTES);
+	for (uint32_t i = 0; i < bytes; i++)
+		waiting.bytes[LINK_BYTES + i] = take8();
+	receive(interface, &waiting);
+}
+
+/* ---- steps ---- */
+
+static void attach_output(uint32_t slot)
+{
+	output_fds[slot] = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	must(output_fds[slot] >= 0);
+	must(!mcr_relay__attach_output(relay, slot, output_fds[slot], slot & 1 ? 6 : 4));
+}
+
+static void attach_ring(struct interface *interface)
+{
+	must(!mcr_relay__attach_ring(relay, interface->slot, fake_ring__open(&interface->ring),
+				     RING_FRAME_BYTES, RING_FRAMES));
+}
+
+/* What a share names must be given again, as the supervisor does it: what it did not name was closed. */
+static void install(const struct test_share *share)
+{
+	for (uint32_t i = 0; i < share->header.rules; i++) {
+		const struct mcr_rule *rule = &share->rules[i];
+
+		for (uint32_t n = 0; n < RINGS; n++)
+			if (interfaces[n].slot == rule->interface &&
+			    relay->rings[rule->interface].fd < 0)
+				attach_ring(&interfaces[n]);
+		for (uint32_t n = 0; n < rule->outputs; n++) {
+			uint32_t slot = share->outputs[rule->first_output + n].slot;
+
+			if (slot != OUTPUT_WITHOUT_SOCKET && relay->transmit.senders[slot].fd < 0)
+				attach_output(slot);
+		}
+	}
+	run_batch(share);
+}
+
+static void take_step(void)
+{
+	switch (take8() % STEPS) {
+	case STEP_BATCH:
+		run_batch(NULL);
+		break;
+	case STEP_BUILT_FRAME:
+		receive_built_frame();
+		break;
+	case STEP_RAW_FRAME:
+		receive_raw_frame();
+		break;
+	case STEP_INSTALL:
+		install(&shares[take8() & 1]);
+		break;
+	case STEP_RESTART:
+		attach_ring(take_interface());
+		break;
+	case STEP_OUTPUT:
+		attach_output(take8() % OUTPUT_WITHOUT_SOCKET);
+		break;
+	case STEP_LINK_DOWN:
+		take_interface()->ring.error = ENETDOWN;
+		break;
+	case STEP_TIME:
+		clock_ns += (uint64_t)take8() * 10000000;
+		break;
+	}
+}
+
+/* ---- the world ---- */
+
+static struct mcr_rule *add_rule(uint32_t interface, const char *group, uint16_t port)
+{
+	uint8_t address[16];
+
+	if (inet_pton(AF_INET6, group, address) != 1)
+		abort();
+	return share__add_rule(&shares[0], interface, address, port);
+}
+
+static void add_source(uint8_t last)
+{
+	uint8_t address[16];
+
+	packet__map_v4(address, 0x0A000000u | last);
+	share__add_source(&shares[0], address);
+}
+
+/* The first share; the second lacks its last rules, so that a ring and outputs are closed. */
+static void make_shares(void)
+{
+	share__init(&shares[0], 1);
+	add_rule(0, "::ffff:239.1.1.1", 5001);
+	share__add_output(&shares[0], MCR_TTL_AUTO, 0);
+	share__add_output(&shares[0], MCR_TTL_KEEP, 0);
+	share__add_output(&shares[0], MCR_TTL_DECREMENT, 0);
+	share__add_output(&shares[0], MCR_TTL_FIXED, 9);
+	share__add_output(&shares[0], MCR_TTL_FIXED, 0);
+	add_rule(0, "::ffff:239.1.1.2", 5002);
+	share__add_output(&shares[0], MCR_TTL_KEEP, 0);
+	add_source(1);
+	add_source(2);
+	add_rule(0, "::ffff:239.1.1.2", 5002);
+	share__add_output(&shares[0], MCR_TTL_AUTO, 0);
+	add_rule(5, "ff35::8000:1", 5001);
+	share__add_output(&shares[0], MCR_TTL_AUTO, 0);
+	add_rule(5, "::ffff:239.1.1.1", 5001); /* no outputs */
+	add_rule(5, "::ffff:232.1.1.1", 5003);
+	share__add_output(&shares[0], MCR_TTL_DECREMENT, 0);
+	add_source(1);
+	add_rule(63, "::ffff:239.1.1.1", 5001);
+	share__add_output(&shares[0], MCR_TTL_KEEP, 0);
+	share__add_output(&shares[0], MCR_TTL_KEEP, 0);
+	shares[1] = shares[0];
+	shares[1].header.generation = 2;
+	shares[1].header.rules -= 3;
+	shares[1].header.outputs -= 3;
+}
+
+static void make_world(void)
+{
+	int fd = memfd_create("counters", MFD_CLOEXEC);
+
+	must(fd >= 0 && !ftruncate(fd, sizeof(struct mcr_shared)));
+	relay = mcr_relay__new(fd);
+	must(relay != NULL);
+	make_shares();
+	must(shares[0].header.outputs == OUTPUTS);
+	for (uint32_t i = 0; i < RINGS; i++)
+		fake_ring__init(&interfaces[i].ring, RING_FRAME_BYTES, RING_FRAMES);
+}
+
+/* A run must not know what the one before did. */
+static void reset_world(void)
+{
+	expected__clear(&expected);
+	clock_ns = NS_PER_S;
+	for (uint32_t i = 0; i < RINGS; i++) {
+		mcr_ring__unmap(&relay->rings[interfaces[i].slot]);
+		forget(&interfaces[i]);
+		fake_ring__clear(&interfaces[i].ring);
+	}
+	memset(relay->shared->interfaces, 0, sizeof(relay->shared->interfaces));
+	memset(relay->shared->rules, 0, EXPECTED_RULES * sizeof(relay->shared->rules[0]));
+	memset(relay->shared->outputs, 0, EXPECTED_OUTPUTS * sizeof(relay->shared->outputs[0]));
+	for (uint32_t slot = 0; slot < OUTPUT_WITHOUT_SOCKET; slot++)
+		attach_output(slot);
+	list_rings(relay);
+	install(&shares[0]);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	if (!relay)
+		make_world();
+	input = input_end = data;
+	reset_world();
+	input_end = data + size;
+	while (input < input_end)
+		take_step();
+	install(&shares[0]);
+	run_batch(NULL);
+	return 0;
+}

@@ -1,0 +1,170 @@
+"""The programs that the kernel runs agree with the functions that the supervisor reckons with."""
+
+import ctypes
+import random
+import select
+import socket
+import struct
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import pytest
+
+from mcr.model import bpf
+from mcr.model.steering import rule_hash
+from mcr.supervisor.sockets import set_filter
+from tests.support.frames import SENDER_MAC, TCP, Packet
+from tests.support.lab import Host, Lab
+from tests.support.traffic import ETH_P_ALL, PACKET_IGNORE_OUTGOING, SO_RCVBUFFORCE, SOL_PACKET, Tap
+from tests.support.wait import DEADLINE_S
+
+# Source: linux/if_packet.h
+PACKET_FANOUT, PACKET_FANOUT_DATA = 18, 22
+FANOUT_CBPF, FANOUT_FLAG_UNIQUEID = 6, 0x2000
+EVERYTHING = [bpf.Instruction(0x06, operand=bpf.KEEP_ALL)]  # BPF_RET
+QUIET_S = 0.05  # after the last frame that must come, for those that must not
+
+
+@dataclass(frozen=True)
+class Wire:
+    """A cable: frames are written at one end, packet sockets listen at the other."""
+
+    tap: Tap
+    listener: Host
+
+
+@pytest.fixture
+def wire(lab: Lab) -> Iterator[Wire]:
+    left, right = lab.host("left"), lab.host("right")
+    lab.cable(left, "l0", right, "l1")
+    with Tap(left, "l0") as tap:
+        yield Wire(tap, right)
+
+
+@contextmanager
+def listening(host: Host, members: int = 1) -> Iterator[list[socket.socket]]:
+    """Open packet sockets; several are a fanout group steered by the program."""
+    with ExitStack() as stack:
+        sockets = [
+            stack.enter_context(host.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)) for _ in range(members)
+        ]
+        group = 0
+        for one in sockets:
+            one.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
+            one.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+            set_filter(one, bpf.nothing())
+            one.bind(("l1", ETH_P_ALL))
+            kind = FANOUT_CBPF | (0 if group else FANOUT_FLAG_UNIQUEID)
+            one.setsockopt(SOL_PACKET, PACKET_FANOUT, struct.pack("=I", kind << 16 | group))
+            group = one.getsockopt(SOL_PACKET, PACKET_FANOUT) & 0xFFFF
+        attach_steering(sockets[0])
+        yield sockets
+
+
+def attach_steering(member: socket.socket) -> None:
+    program = bpf.steering_program()
+    instructions = ctypes.create_string_buffer(bpf.packed(program))
+    pointer = struct.pack("HP", len(program), ctypes.addressof(instructions))
+    member.setsockopt(SOL_PACKET, PACKET_FANOUT_DATA, pointer)
+
+
+def collect(sockets: Sequence[socket.socket], count: int) -> dict[int, list[int]]:
+    """Receive *count* of our frames and what else comes; give by number the members that got each."""
+    got: dict[int, list[int]] = {}
+    ends_at = time.monotonic() + DEADLINE_S
+    while ready := select.select(sockets, [], [], QUIET_S if len(got) >= count else DEADLINE_S)[0]:
+        assert time.monotonic() < ends_at, f"got {len(got)} frames, expected {count}"
+        for one in ready:
+            frame = one.recv(2048)
+            if frame[6:12] == SENDER_MAC:
+                got.setdefault(int.from_bytes(frame[-4:], "big"), []).append(sockets.index(one))
+    return got
+
+
+def random_packets(count: int, dice: random.Random) -> Iterator[Packet]:
+    """Give packets to random destinations, some of them with options in their IPv4 header."""
+    for _ in range(count):
+        port = dice.randrange(1, 65536)
+        if dice.random() < 0.5:
+            group = str(IPv6Address((0xFF3E << 112) | dice.getrandbits(112)))
+            yield Packet("fd00:1::1", group, port)
+        else:
+            group = str(IPv4Address(0xE0000000 | dice.getrandbits(28)))
+            options = b"\x01" * (4 * dice.choice((0, 0, 1, 2, 10)))
+            yield Packet("10.1.0.1", group, port, options=options)
+
+
+def numbered(packets: Iterable[Packet], begin: int = 0) -> dict[int, Packet]:
+    """Let each packet say its number in its payload."""
+    return {
+        number: replace(packet, payload=number.to_bytes(4, "big"))
+        for number, packet in enumerate(packets, begin)
+    }
+
+
+def hash_of(packet: Packet) -> int:
+    return rule_hash(ip_address(packet.destination), packet.port)
+
+
+def send_all(tap: Tap, packets: Mapping[int, Packet]) -> None:
+    tap.send(*(packet.frame() for packet in packets.values()))
+
+
+@pytest.mark.parametrize("members", [2, 3])
+def test_the_kernel_gives_each_frame_to_the_member_that_the_hash_names(wire: Wire, members: int) -> None:
+    packets = numbered(random_packets(600, random.Random(members)))
+    with listening(wire.listener, members) as sockets:
+        for one in sockets:
+            set_filter(one, EVERYTHING)
+        send_all(wire.tap, packets)
+        got = collect(sockets, len(packets))
+
+    assert got == {number: [hash_of(packet) % members] for number, packet in packets.items()}
+    assert {member for (member,) in got.values()} == set(range(members))
+
+
+@pytest.mark.parametrize("size", [1, 2, 24, 25, 49, 1000, 3072])
+def test_a_filter_passes_its_destinations_and_nothing_else(wire: Wire, size: int) -> None:
+    dice = random.Random(size)
+    wanted = numbered(random_packets(size, dice))
+    others = numbered(random_packets(500, dice), begin=size)
+    not_udp = numbered((replace(packet, protocol=TCP) for packet in wanted.values()), begin=10_000)
+    next_port = numbered((replace(packet, port=packet.port ^ 1) for packet in wanted.values()), begin=20_000)
+    with listening(wire.listener) as sockets:
+        set_filter(sockets[0], bpf.filter_program(map(hash_of, wanted.values())))
+        for packets in (others, not_udp, next_port, wanted):
+            send_all(wire.tap, packets)
+        got = collect(sockets, size)
+
+    assert got.keys() == wanted.keys()
+
+
+def test_a_filter_for_more_destinations_than_fit_passes_all_udp_and_nothing_else(wire: Wire) -> None:
+    dice = random.Random(4)
+    udp = numbered(random_packets(500, dice))
+    not_udp = numbered((replace(packet, protocol=TCP) for packet in udp.values()), begin=10_000)
+    program = bpf.filter_program(range(8192))
+    with listening(wire.listener) as sockets:
+        set_filter(sockets[0], program)
+        send_all(wire.tap, not_udp)
+        send_all(wire.tap, udp)
+        got = collect(sockets, len(udp))
+
+    assert len(program) <= bpf.MAX_INSTRUCTIONS
+    assert got.keys() == udp.keys()
+
+
+def test_a_filter_for_nothing_passes_nothing(wire: Wire) -> None:
+    packets = numbered(random_packets(100, random.Random(5)))
+    last = numbered(random_packets(1, random.Random(6)), begin=len(packets))
+    with listening(wire.listener) as sockets:
+        set_filter(sockets[0], bpf.filter_program([]))
+        send_all(wire.tap, packets)
+        set_filter(sockets[0], EVERYTHING)
+        send_all(wire.tap, last)
+        got = collect(sockets, len(last))
+
+    assert got.keys() == last.keys()

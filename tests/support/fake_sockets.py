@@ -1,0 +1,126 @@
+"""Sockets and memberships that only pretend; they notice what is opened or closed twice."""
+
+from collections.abc import Collection, Sequence
+from typing import cast
+
+from mcr.errors import KernelError
+from mcr.model.bpf import Program, nothing
+from mcr.model.endpoint import Endpoint
+from mcr.model.link import Link
+from mcr.model.rule import Output
+from mcr.model.steering import Steering, rule_hash
+from mcr.supervisor.memberships import Membership
+from mcr.supervisor.sockets import ring_shape
+from tests.support import bpf_machine
+from tests.support.packets import V4, V6
+
+
+class FakeSocket:
+    """What has a number, and can be closed once."""
+
+    def __init__(self, number: int) -> None:
+        self.is_open = True
+        self._number = number
+
+    def fileno(self) -> int:
+        return self._number
+
+    def close(self) -> None:
+        assert self.is_open, f"{self} is closed twice"
+        self.is_open = False
+
+
+class Ring(FakeSocket):
+    """One worker's packet socket on an interface, and the filter that it has now."""
+
+    def __init__(self, number: int, worker: int, link: Link, steering: Steering) -> None:
+        super().__init__(number)
+        self.worker = worker
+        self.link = link
+        self.steering = steering
+        self.program: Program = nothing()
+
+    def passes(self, endpoint: Endpoint) -> bool:
+        """Say whether the filter lets a datagram to this destination through."""
+        whole = V4 if endpoint.address.version == 4 else V6
+        packet = type(whole)(whole.source, endpoint.address, endpoint.port)
+        return bpf_machine.run(self.program, packet.ethertype, bytes(packet)) > 0
+
+    def may_get(self, endpoint: Endpoint, workers: int) -> bool:
+        """Say whether the kernel may give a datagram to this destination to this worker."""
+        is_mine = rule_hash(endpoint.address, endpoint.port) % workers == self.worker
+        return self.passes(endpoint) and (self.steering is Steering.CPU or is_mine)
+
+
+class Sender(FakeSocket):
+    """An output's socket."""
+
+
+class FakeSockets:
+    """
+    What stands for the module `mcr.supervisor.sockets`.
+
+    *refused* says what the kernel says no to, by what and where: ``ring in``, ``output out``, ``hold 2``.
+    """
+
+    def __init__(self, refused: Collection[str]) -> None:
+        self.opened: list[FakeSocket] = []
+        self.ring_shape = ring_shape
+        self._refused = refused
+
+    @property
+    def rings(self) -> list[Ring]:
+        """Give the packet sockets that are open."""
+        return [one for one in self.opened if isinstance(one, Ring) and one.is_open]
+
+    def find(self, number: int) -> FakeSocket:
+        """Give the socket with a number, which must be open still."""
+        found = self.opened[number]
+        assert found.is_open, f"{found} is handed over closed"
+        return found
+
+    def open_rings(self, link: Link, workers: int, steering: Steering) -> Sequence[Ring]:
+        assert all(ring.link.index != link.index for ring in self.rings), f"{link.name} is opened twice"
+        self._ask(f"ring {link.name}")
+        first = len(self.opened)
+        rings = [Ring(first + worker, worker, link, steering) for worker in range(workers)]
+        self.opened.extend(rings)
+        return rings
+
+    def set_filter(self, ring: Ring, program: Program) -> None:
+        assert ring.is_open
+        ring.program = program
+
+    def open_output(self, output: Output, _ifindex: int) -> Sender:
+        self._ask(f"output {output.to.interface}")
+        self.opened.append(Sender(len(self.opened)))
+        return cast("Sender", self.opened[-1])
+
+    def hold_port(self, ifindex: int, _address: str, _port: int, _family: int) -> FakeSocket:
+        self._ask(f"hold {ifindex}")
+        self.opened.append(FakeSocket(len(self.opened)))
+        return self.opened[-1]
+
+    def _ask(self, step: str) -> None:
+        if step in self._refused:
+            raise KernelError("refused", step, 1)
+
+
+class FakeMemberships:
+    """What stands for `Memberships`; joining on an interface that is *refused* as ``join in`` fails."""
+
+    def __init__(self, refused: Collection[str]) -> None:
+        self._held: set[Membership] = set()
+        self._refused = refused
+
+    def held(self) -> set[Membership]:
+        return self._held
+
+    def join(self, wanted: Membership) -> None:
+        assert wanted not in self._held
+        if f"join {wanted.interface}" in self._refused:
+            raise KernelError("join", str(wanted), 1)
+        self._held.add(wanted)
+
+    def leave(self, unwanted: Membership) -> None:
+        self._held.remove(unwanted)

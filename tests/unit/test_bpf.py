@@ -1,0 +1,257 @@
+"""
+The programs for packet sockets, run on a machine of our own and accepted by the kernel.
+
+What a loopback socket receives is judged too: there the kernel itself runs the filter.  The steering program
+in a real fanout is for the tests with namespaces.
+"""
+
+import ctypes
+import random
+import socket
+import struct
+from collections.abc import Iterable
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mcr.model.bpf import (
+    KEEP_ALL,
+    MAX_INSTRUCTIONS,
+    Program,
+    filter_program,
+    nothing,
+    packed,
+    steering_program,
+)
+from mcr.model.endpoint import Address
+from mcr.model.steering import rule_hash
+from tests.support import bpf_machine
+from tests.support.packets import ETH_P_8021Q, ETH_P_ARP, ETH_P_IP, TCP, V4, V6, Packet
+from tests.support.rules import GROUPS, HOSTS_V4, HOSTS_V6, PORTS
+
+SO_ATTACH_FILTER = 26
+FITS = 3072  # hashes that a program has room for, as `filter_program` says
+SIZES = [1, 2, 23, 24, 25, 47, 48, 49, 500, 3000, FITS, FITS + 1, 4000]
+
+PACKETS = st.builds(
+    lambda group, source_v4, source_v6, port, options, payload, ttl: Packet(
+        source_v4 if group.version == 4 else source_v6,
+        group,
+        port,
+        payload,
+        ttl,
+        options=options if group.version == 4 else b"",
+    ),
+    st.one_of(GROUPS, HOSTS_V4, HOSTS_V6),
+    HOSTS_V4,
+    HOSTS_V6,
+    PORTS,
+    st.integers(0, 10).flatmap(lambda words: st.binary(min_size=4 * words, max_size=4 * words)),
+    st.binary(max_size=64),
+    st.integers(0, 255),
+)
+
+
+def run(program: Program, packet: Packet) -> int:
+    return bpf_machine.run(program, packet.ethertype, bytes(packet))
+
+
+def passes(program: Program, packet: Packet) -> bool:
+    return run(program, packet) >= len(bytes(packet))
+
+
+def destination(packet: Packet) -> int:
+    return rule_hash(packet.group, packet.port)
+
+
+def random_destinations(count: int, seed: int = 1) -> list[Packet]:
+    """Give packets to *count* destinations of both families, no two of which have the same hash."""
+    generator = random.Random(seed)
+    found: dict[int, Packet] = {}
+    while len(found) < count:
+        port = generator.randint(1, 65535)
+        v4 = replace(V4, group=IPv4Address(generator.randrange(0xE0000100, 0xF0000000)), port=port)
+        v6 = replace(V6, group=IPv6Address(0xFF35 << 112 | generator.getrandbits(32)), port=port)
+        for packet in (v4, v6):
+            found.setdefault(destination(packet), packet)
+    return list(found.values())[:count]
+
+
+# ---- steering ----
+
+
+@settings(max_examples=500)
+@given(PACKETS)
+def test_steering_gives_the_hash_of_the_destination(packet: Packet) -> None:
+    assert run(steering_program(), packet) == destination(packet)
+
+
+@given(PACKETS, st.integers(1, 255).map(lambda bits: bytes([bits])))
+def test_steering_does_not_depend_on_anything_else(packet: Packet, change: bytes) -> None:
+    other = replace(packet, payload=packet.payload + change, ttl=packet.ttl ^ change[0], source=packet.group)
+
+    assert run(steering_program(), other) == run(steering_program(), packet)
+
+
+@pytest.mark.parametrize("ethertype", [ETH_P_ARP, ETH_P_8021Q])
+def test_steering_takes_whatever_is_not_ip(ethertype: int) -> None:
+    assert bpf_machine.run(steering_program(), ethertype, b"") == 0
+
+
+# ---- filter ----
+
+
+def test_nothing_passes_the_empty_filter() -> None:
+    assert run(nothing(), V4) == 0
+    assert run(filter_program([]), V4) == 0
+
+
+@given(st.lists(PACKETS, min_size=1, max_size=60), st.lists(PACKETS, max_size=60))
+def test_exactly_the_wanted_hashes_pass(wanted: list[Packet], others: list[Packet]) -> None:
+    hashes = {destination(packet) for packet in wanted}
+    program = filter_program(hashes)
+
+    bpf_machine.check(program)
+    assert all(passes(program, packet) for packet in wanted)
+    assert [passes(program, packet) for packet in others] == [
+        destination(packet) in hashes for packet in others
+    ]
+
+
+@pytest.mark.parametrize("size", [size for size in SIZES if size <= FITS])
+def test_exactly_the_wanted_hashes_pass_whatever_their_number(size: int) -> None:
+    destinations = random_destinations(size + 1000)
+    wanted, others = destinations[:size], destinations[size:]
+    program = filter_program(map(destination, wanted))
+
+    assert all(passes(program, packet) for packet in wanted)
+    assert not any(passes(program, packet) for packet in others)
+
+
+def neighbours(hashes: Iterable[int]) -> set[int]:
+    return {(value + step) & bpf_machine.MASK for value in hashes for step in (-1, 0, 1)}
+
+
+@settings(deadline=None)
+@given(st.sets(st.one_of(st.integers(0, 200), st.integers(0, (1 << 32) - 1)), min_size=1, max_size=300))
+def test_the_search_finds_the_wanted_values_and_not_their_neighbours(hashes: set[int]) -> None:
+    """The hash of a packet cannot be chosen, so the search is entered with the accumulator set."""
+    whole = filter_program(hashes)
+    head = len(filter_program([0])) - 3
+    search = whole[head:]
+
+    for value in neighbours(hashes):
+        program = [(0x00, 0, 0, value), *search]  # BPF_LD | BPF_IMM
+        assert (bpf_machine.run(program, ETH_P_IP, b"") == KEEP_ALL) == (value in hashes)
+
+
+@pytest.mark.parametrize("size", [FITS + 100, 4000, 8192])
+def test_more_hashes_than_fit_let_all_udp_pass(size: int) -> None:
+    program = filter_program(range(size))
+
+    bpf_machine.check(program)
+    assert passes(program, V4)
+    assert passes(program, V6)
+    assert not passes(program, replace(V4, protocol=TCP))
+    assert not passes(program, replace(V6, protocol=TCP))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_jumps_and_lengths_are_within_what_the_kernel_takes(size: int) -> None:
+    program = filter_program(map(destination, random_destinations(size)))
+
+    bpf_machine.check(program)
+    assert len(program) <= MAX_INSTRUCTIONS == bpf_machine.MOST_INSTRUCTIONS
+
+
+@pytest.mark.parametrize("packet", [V4, V6])
+def test_other_protocols_to_a_wanted_destination_are_dropped(packet: Packet) -> None:
+    program = filter_program([destination(packet)])
+
+    assert passes(program, packet)
+    assert run(program, replace(packet, protocol=TCP)) == 0
+    assert bpf_machine.run(program, ETH_P_ARP, bytes(packet)) == 0
+
+
+@given(PACKETS, st.data())
+def test_a_packet_that_ends_before_its_ports_is_dropped(packet: Packet, data: st.DataObject) -> None:
+    whole = bytes(packet)
+    ports_end = len(whole) - len(packet.payload) - 4
+    cut = data.draw(st.integers(0, ports_end - 1))
+
+    assert bpf_machine.run(filter_program([destination(packet)]), packet.ethertype, whole[:cut]) == 0
+
+
+# ---- the kernel ----
+
+
+def attach(target: socket.socket, program: Program) -> None:
+    instructions = ctypes.create_string_buffer(packed(program))
+    request = struct.pack("HP", len(program), ctypes.addressof(instructions))
+    target.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, request)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_kernel_accepts_every_filter(size: int) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as target:
+        attach(target, filter_program(map(destination, random_destinations(size))))
+
+
+def test_the_kernel_accepts_steering_and_nothing() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as target:
+        attach(target, steering_program())
+        attach(target, nothing())
+
+
+def test_the_kernel_refuses_what_is_no_program() -> None:
+    """Or else the tests above would prove nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as target, pytest.raises(OSError, match="Invalid"):
+        attach(target, steering_program()[:-1])
+
+
+def received(receiver: socket.socket) -> set[bytes]:
+    """Take what is queued: on loopback a datagram has arrived when sending it returns."""
+    taken = set[bytes]()
+    while True:
+        try:
+            taken.add(receiver.recv(1500, socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return taken
+
+
+def test_the_kernel_computes_the_same_hash_of_ipv4_destinations() -> None:
+    generator = random.Random(4)
+    addresses: list[Address] = [IPv4Address(generator.randrange(0x7F000001, 0x7FFFFFFF)) for _ in range(400)]
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+    ):
+        receiver.bind(("0.0.0.0", 0))  # noqa: S104 - all of 127.0.0.0/8
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        port = receiver.getsockname()[1]
+        wanted = addresses[::2]
+        attach(receiver, filter_program(rule_hash(address, port) for address in wanted))
+        for address in addresses:
+            sender.sendto(address.packed, (str(address), port))
+
+        assert received(receiver) == {address.packed for address in wanted}
+
+
+@pytest.mark.parametrize("is_wanted", [True, False])
+def test_the_kernel_computes_the_same_hash_of_ipv6_destinations(is_wanted: bool) -> None:  # noqa: FBT001 - a case
+    """There is one IPv6 address on loopback, so the ports differ."""
+    loopback = IPv6Address("::1")
+    for _ in range(50):
+        with (
+            socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as receiver,
+            socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender,
+        ):
+            receiver.bind((str(loopback), 0))
+            port = receiver.getsockname()[1]
+            attach(receiver, filter_program([rule_hash(loopback, port if is_wanted else port ^ 1)]))
+            sender.sendto(b"x", (str(loopback), port))
+
+            assert received(receiver) == ({b"x"} if is_wanted else set())

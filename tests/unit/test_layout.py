@@ -1,0 +1,207 @@
+"""What should be open, given rules and links."""
+
+from collections.abc import Mapping
+from ipaddress import IPv4Address, ip_address
+
+import pytest
+
+from mcr.model.link import Link
+from mcr.model.rule import Rule
+from mcr.model.ruleset import Ruleset, ruleset
+from mcr.model.share import PlacedOutput, PlacedRule, Share
+from mcr.model.steering import Steering, rule_hash
+from mcr.supervisor.layout import InterfacePlan, Layout, OutputPlan, PortHold, Wishes, plan
+from mcr.supervisor.memberships import Membership
+from mcr.supervisor.slots import SlotBook
+from tests.support.links import link, links
+from tests.support.rules import rule
+
+IN, OUT, OTHER = link("in", 2, "10.0.0.1"), link("out", 3, "10.1.0.1"), link("other", 4)
+WISHES = Wishes(workers=2, steering=Steering.HASH)
+OPEN = {IN.index: 7}
+
+
+def book_of(rules: Ruleset) -> SlotBook:
+    book = SlotBook()
+    for one in rules:
+        book.take(one)
+    return book
+
+
+def layout_of(
+    *rules: Rule,
+    on: Mapping[str, Link] | None = None,
+    interface_slots: Mapping[int, int] | None = None,
+    wishes: Wishes = WISHES,
+) -> Layout:
+    """Plan with input and output present, and the input's interface open."""
+    wanted = ruleset(rules)
+    present = links(IN, OUT) if on is None else on
+    return plan(
+        wanted, present, book_of(wanted), OPEN if interface_slots is None else interface_slots, wishes
+    )
+
+
+def hash_of(one: Rule) -> int:
+    return rule_hash(one.input.address, one.input.port)
+
+
+def is_empty(layout: Layout) -> bool:
+    return not (
+        layout.interfaces
+        or layout.outputs
+        or layout.filters
+        or layout.memberships
+        or layout.holds
+        or any(share.rules for share in layout.shares)
+    )
+
+
+def test_without_rules_nothing_is_wanted_but_empty_shares() -> None:
+    layout = layout_of()
+
+    assert is_empty(layout)
+    assert layout.shares == [Share(), Share()]
+    assert not layout.pending
+
+
+def test_an_active_rule_wants_everything_that_it_needs() -> None:
+    one = rule("239.1.1.1%in:5001", "239.2.2.2%out:6000", "192.0.2.7:6001")
+    layout = layout_of(one)
+    first, second = one.outputs
+
+    assert layout.interfaces == {"in": InterfacePlan(IN, Steering.HASH, "steering: hash is configured")}
+    assert layout.outputs == {
+        0: OutputPlan(first, OUT.index, OUT.addresses),
+        1: OutputPlan(second, 0, frozenset()),
+    }
+    assert layout.filters == {"in": {hash_of(one)}}
+    assert layout.memberships == {Membership("in", IN.index, IPv4Address("239.1.1.1"))}
+    assert not layout.holds
+    assert not layout.pending
+    expected = PlacedRule(
+        one, 0, 7, IN.index, (PlacedOutput(first, 0, OUT.index), PlacedOutput(second, 1, 0))
+    )
+    assert layout.shares[hash_of(one) % 2] == Share((expected,))
+    assert layout.shares[1 - hash_of(one) % 2] == Share()
+
+
+@pytest.mark.parametrize(
+    ("present", "reason"),
+    [
+        (links(), "interface in does not exist"),
+        (links(OUT), "interface in does not exist"),
+        (links(IN), "interface out does not exist"),
+    ],
+)
+def test_a_rule_without_its_interface_is_pending_and_wants_nothing(
+    present: Mapping[str, Link], reason: str
+) -> None:
+    one = rule("239.1.1.1%in:5001", "239.2.2.2%out:6000")
+    layout = layout_of(one, on=present)
+
+    assert layout.pending == {one.id: reason}
+    assert is_empty(layout)
+
+
+def test_a_rule_is_pending_only_when_all_of_its_outputs_are_missing() -> None:
+    one = rule("239.1.1.1%in:5001", "239.2.2.2%out:6000", "239.2.2.3%other:6000")
+    layout = layout_of(one, on=links(IN, OTHER))
+
+    assert not layout.pending
+    assert layout.outputs.keys() == {1}
+    placed = layout.shares[hash_of(one) % 2].rules[0]
+    # The missing output keeps its place in the table, so that what it does not send is counted.
+    assert [(output.slot, output.ifindex) for output in placed.outputs] == [(0, 0), (1, OTHER.index)]
+
+
+def test_an_output_that_the_routing_table_decides_on_keeps_a_rule_active() -> None:
+    assert not layout_of(rule("239.1.1.1%in:5001", "192.0.2.7:6000"), on=links(IN)).pending
+
+
+def test_a_rule_whose_interface_is_not_open_yet_is_in_no_share() -> None:
+    layout = layout_of(rule("239.1.1.1%in:5001"), interface_slots={})
+
+    assert layout.interfaces.keys() == {"in"}
+    assert layout.shares == [Share(), Share()]
+
+
+def test_a_pending_rule_does_not_disturb_the_others() -> None:
+    one, other = rule("239.1.1.1%in:5001"), rule("239.1.1.2%other:5001")
+    layout = layout_of(one, other)
+
+    assert layout.pending.keys() == {other.id}
+    assert layout.filters == {"in": {hash_of(one)}}
+
+
+def test_a_unicast_input_holds_its_port_and_joins_nothing() -> None:
+    layout = layout_of(rule("10.0.0.1%in:5001"))
+
+    assert layout.holds == {PortHold(IN.index, IPv4Address("10.0.0.1"), 5001)}
+    assert not layout.memberships
+
+
+def test_sources_are_joined_one_by_one() -> None:
+    layout = layout_of(rule("10.0.0.8,10.0.0.9@232.1.1.1%in:5001"), rule("232.1.1.1%in:5002"))
+    group = IPv4Address("232.1.1.1")
+
+    assert layout.memberships == {
+        Membership("in", IN.index, group, IPv4Address("10.0.0.8")),
+        Membership("in", IN.index, group, IPv4Address("10.0.0.9")),
+        Membership("in", IN.index, group),
+    }
+
+
+def test_ports_of_one_group_are_one_membership_and_several_hashes() -> None:
+    rules = [rule(f"239.1.1.1%in:{port}") for port in (5001, 5002)]
+    layout = layout_of(*rules)
+
+    assert len(layout.memberships) == 1
+    assert layout.filters["in"] == {hash_of(one) for one in rules}
+
+
+def test_filters_belong_to_interfaces() -> None:
+    rules = [rule("239.1.1.1%in:5001"), rule("239.1.1.2%other:5001")]
+    layout = layout_of(*rules, on=links(IN, OUT, OTHER), interface_slots={IN.index: 0, OTHER.index: 1})
+
+    assert layout.filters == {"in": {hash_of(rules[0])}, "other": {hash_of(rules[1])}}
+
+
+def test_steering_is_picked_for_each_interface() -> None:
+    wide = link("other", 4, receive_queues=2)
+    rules = [rule("239.1.1.1%in:5001"), rule("239.1.1.2%other:5001")]
+    layout = layout_of(
+        *rules,
+        on=links(IN, OUT, wide),
+        interface_slots={IN.index: 0, wide.index: 1},
+        wishes=Wishes(2, Steering.AUTO),
+    )
+
+    assert {name: one.steering for name, one in layout.interfaces.items()} == {
+        "in": Steering.HASH,
+        "other": Steering.CPU,
+    }
+    assert sorted(len(share.rules) for share in layout.shares) == [1, 2]
+
+
+def test_new_addresses_of_an_output_are_a_new_plan() -> None:
+    """A socket is bound to the source address that it found when it was connected."""
+    one = rule("239.1.1.1%in:5001", "239.2.2.2%out:6000")
+    before, after = (
+        layout_of(one, on=links(IN, link("out", 3, address))).outputs[0]
+        for address in ("10.1.0.1", "10.1.0.2")
+    )
+
+    assert before != after
+    assert after.addresses == {ip_address("10.1.0.2")}
+
+
+def test_an_interface_under_a_new_index_is_a_new_plan_for_everything() -> None:
+    one = rule("239.1.1.1%in:5001")
+    new = link("in", 9)
+    layout = layout_of(one, on=links(new, OUT), interface_slots={IN.index: 7, new.index: 8})
+
+    assert layout.interfaces["in"].link.index == 9
+    assert layout.memberships == {Membership("in", 9, IPv4Address("239.1.1.1"))}
+    placed = layout.shares[hash_of(one) % 2].rules[0]
+    assert (placed.ifindex, placed.interface_slot) == (9, 8)

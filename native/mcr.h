@@ -112,6 +112,7 @@ struct mcr_share_header {
 	uint32_t outputs;
 	uint32_t sources;
 	uint64_t generation;
+	uint64_t interfaces; /* slots whose rings are to be read, one bit each */
 };
 
 /* Addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d; numbers are in host order. */

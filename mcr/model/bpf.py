@@ -21,7 +21,7 @@ KEEP_ALL = 0x40000  # longer than any packet: keep all of it
 _LD_W, _LD_H, _LD_B = 0x20, 0x28, 0x30  # BPF_LD | size | BPF_ABS
 _LD_H_INDEXED = 0x48  # BPF_LD | BPF_H | BPF_IND
 _LDX_HEADER_BYTES = 0xB1  # BPF_LDX | BPF_B | BPF_MSH: four times the low nibble
-_LDX_MEM, _ST = 0x61, 0x02
+_LD_MEM, _LDX_MEM, _ST = 0x60, 0x61, 0x02
 _TAX = 0x07
 _ADD_X, _XOR_X, _MUL, _RSH = 0x0C, 0xAC, 0x24, 0x74
 _AND = 0x54
@@ -31,7 +31,7 @@ _RET, _RET_A = 0x06, 0x16
 _NET = 0xFFF00000  # SKF_NET_OFF
 _PROTOCOL = 0xFFFFF000  # SKF_AD_OFF + SKF_AD_PROTOCOL
 
-_ETH_P_IP, _ETH_P_IPV6, _UDP = 0x0800, 0x86DD, 17
+_ETH_P_IP, _ETH_P_IPV6, _UDP, _FRAGMENT = 0x0800, 0x86DD, 17, 44
 _LEAF_KEYS = 24
 
 
@@ -140,27 +140,24 @@ def _hash_of_destination(*, rejects_others: bool) -> list[Instruction]:
         Instruction(_MUL, operand=FINAL_FACTOR),
         *_fold(16),
     ]
-    ipv6 = [*_only_udp(6, rejects_others=rejects_others), *_ipv6_destination()]
-    ipv4 = [
-        *_only_udp(9, rejects_others=rejects_others),
-        *_ipv4_destination(),
-        Instruction(_JA, operand=len(ipv6)),
-    ]
+    ipv6 = [*(_only(6, _UDP, _FRAGMENT) if rejects_others else []), *_ipv6_destination()]
+    ipv4 = [*(_only(9, _UDP) if rejects_others else []), *_ipv4_destination()]
     return [
         Instruction(_LD_W, operand=_PROTOCOL),
         Instruction(_JEQ, 2, 0, _ETH_P_IP),
-        Instruction(_JEQ, 1 + len(ipv4), 0, _ETH_P_IPV6),
+        Instruction(_JEQ, 2 + len(ipv4), 0, _ETH_P_IPV6),
         Instruction(_RET),
         *ipv4,
+        Instruction(_JA, operand=len(ipv6)),
         *ipv6,
         *tail,
     ]
 
 
-def _only_udp(offset: int, *, rejects_others: bool) -> list[Instruction]:
-    if not rejects_others:
-        return []
-    return [Instruction(_LD_B, operand=_NET + offset), Instruction(_JEQ, 1, 0, _UDP), Instruction(_RET)]
+def _only(offset: int, *protocols: int) -> list[Instruction]:
+    """End with 0 for other protocols than these."""
+    tests = [Instruction(_JEQ, len(protocols) - index, 0, one) for index, one in enumerate(protocols)]
+    return [Instruction(_LD_B, operand=_NET + offset), *tests, Instruction(_RET)]
 
 
 def _ipv4_destination() -> list[Instruction]:
@@ -177,7 +174,7 @@ def _ipv4_destination() -> list[Instruction]:
 
 
 def _ipv6_destination() -> list[Instruction]:
-    """Add port to the mixed address, without extension headers."""
+    """Add port to the mixed address; a fragment, in which a port cannot be relied on, counts as port 0."""
     program = [Instruction(_LD_W, operand=_NET + 24), *_mix_word()]
     for offset in (28, 32, 36):
         program += [
@@ -186,7 +183,17 @@ def _ipv6_destination() -> list[Instruction]:
             Instruction(_ADD_X),
             *_mix_word(),
         ]
-    return [*program, Instruction(_TAX), Instruction(_LD_H, operand=_NET + 42), Instruction(_ADD_X)]
+    return [
+        *program,
+        Instruction(_ST, operand=0),
+        Instruction(_LD_B, operand=_NET + 6),
+        Instruction(_JEQ, 4, 0, _FRAGMENT),
+        Instruction(_LDX_MEM, operand=0),
+        Instruction(_LD_H, operand=_NET + 42),
+        Instruction(_ADD_X),
+        Instruction(_JA, operand=1),
+        Instruction(_LD_MEM, operand=0),
+    ]
 
 
 def _mix_word() -> list[Instruction]:

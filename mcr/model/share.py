@@ -49,6 +49,13 @@ class PlacedRule:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The rules of one worker; an empty share is how a worker learns to forget."""
+    """
+    The rules of one worker; an empty share is how a worker learns to forget.
+
+    Attributes:
+        interfaces: ifindex and slot of those to read.  Every worker reads every interface, also one
+            of which it has no rule: what cannot be steered, such as fragments, is counted where it arrives.
+    """
 
     rules: Sequence[PlacedRule] = ()
+    interfaces: tuple[tuple[int, int], ...] = ()

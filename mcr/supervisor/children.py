@@ -100,7 +100,7 @@ class Children:
         """A worker closes what its table does not name, so it must be given anew when it does again."""
         if worker.share is None or worker.waits_for_answer:
             return
-        worker.rings &= {placed.ifindex for placed in worker.share.rules}
+        worker.rings &= {ifindex for ifindex, _ in worker.share.interfaces}
         named = {output.slot for placed in worker.share.rules for output in placed.outputs}
         worker.outputs = {slot: plan for slot, plan in worker.outputs.items() if slot in named}
 

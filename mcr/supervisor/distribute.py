@@ -6,7 +6,9 @@ from mcr.model.share import PlacedRule, Share
 from mcr.model.steering import Steering, rule_hash
 
 
-def distribute(rules: Iterable[PlacedRule], workers: int, steering: Mapping[str, Steering]) -> list[Share]:
+def distribute(
+    rules: Iterable[PlacedRule], workers: int, steering: Mapping[str, Steering], interfaces: Mapping[int, int]
+) -> list[Share]:
     """
     Give every worker its share; the worker's number is the position in the list.
 
@@ -15,13 +17,15 @@ def distribute(rules: Iterable[PlacedRule], workers: int, steering: Mapping[str,
     so it does a rule for several groups or ports, whose datagrams have different hashes.
     Every worker appears: an empty share is how a worker learns to forget.
 
-    *steering* is given by name for every interface that a rule listens to, and is never AUTO.
+    *steering* is given by name for every interface that a rule listens to, and is never AUTO; *interfaces*
+    are the slots of those that are open, by ifindex.
     """
     shares: list[list[PlacedRule]] = [[] for _ in range(workers)]
     for placed in rules:
         for worker in holders(placed, workers, steering[placed.rule.interface]):
             shares[worker].append(placed)
-    return [Share(tuple(share)) for share in shares]
+    read = tuple(sorted(interfaces.items()))
+    return [Share(tuple(share), read) for share in shares]
 
 
 def holders(placed: PlacedRule, workers: int, steering: Steering) -> range:

@@ -6,7 +6,7 @@ A rule is *active* when its input's interface and at least one output's interfac
 table without a socket, so that what it does not send is counted.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from mcr.model.bpf import Destination, Range
@@ -107,6 +107,8 @@ def plan(
         for rule in active
         if links[rule.interface].index in interface_slots
     ]
+    wanted = {one.link.index for one in interfaces.values()}
+    read = {ifindex: slot for ifindex, slot in interface_slots.items() if ifindex in wanted}
     return Layout(
         interfaces=interfaces,
         outputs=dict(_outputs(active, links, slots)),
@@ -114,7 +116,9 @@ def plan(
         memberships=frozenset().union(*(memberships_for(rule, links) for rule in active)),
         holds=frozenset().union(*(port_hold_for(rule, links) for rule in active)),
         pending=pending,
-        shares=distribute(placed, wishes.workers, {name: one.steering for name, one in interfaces.items()}),
+        shares=distribute(
+            placed, wishes.workers, {name: one.steering for name, one in interfaces.items()}, read
+        ),
     )
 
 
@@ -178,13 +182,17 @@ def _outputs(
 
 
 def _destinations(name: str, active: Iterable[Rule]) -> frozenset[Destination]:
-    return frozenset(_destination(rule.input) for rule in active if rule.interface == name)
+    return frozenset(one for rule in active if rule.interface == name for one in _destinations_of(rule.input))
 
 
-def _destination(given: Endpoint) -> Destination:
+def _destinations_of(given: Endpoint) -> Iterator[Destination]:
+    """The kernel puts no IPv6 fragments together for packet sockets: they pass as port 0, to be counted."""
     if given.is_range:
-        return Range(given.address, given.prefix_length, given.port, given.last_port)
-    return rule_hash(given.address, given.port)
+        yield Range(given.address, given.prefix_length, given.port, given.last_port)
+    else:
+        yield rule_hash(given.address, given.port)
+    if given.address.version == 6:
+        yield from (rule_hash(group, 0) for group in given.groups)
 
 
 def memberships_for(rule: Rule, links: Mapping[str, Link]) -> set[Membership]:

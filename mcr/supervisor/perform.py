@@ -43,7 +43,8 @@ class Performer:
                 await self._children.perform(action)
             else:
                 self._perform(action)
-            self._reported.discard(action)
+            if self._reported:
+                self._reported.discard(action)
         except KernelError as error:
             self._state.failures[action] = str(error)
             if action not in self._reported:

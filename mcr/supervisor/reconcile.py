@@ -39,12 +39,17 @@ ANSWER_DEADLINE_S = 5.0
 def reconcile(layout: Layout, state: State, now_s: float) -> list[Action]:
     """Give the steps of the first phase that has any; none: settled, or waiting for workers."""
     for phase in (_workers, _open, _narrow_filters, _tables):
-        actions = [action for action in phase(layout, state, now_s) if action not in state.failures]
+        actions = _untried(phase(layout, state, now_s), state)
         if actions:
             return actions
     if waits(state):
         return []
-    return [action for action in _finish(layout, state) if action not in state.failures]
+    return _untried(_finish(layout, state), state)
+
+
+def _untried(actions: Iterator[Action], state: State) -> list[Action]:
+    """Leave out what was refused; without refusals nothing is compared, as a share is much to compare."""
+    return [action for action in actions if not state.failures or action not in state.failures]
 
 
 def waits(state: State) -> bool:
@@ -97,7 +102,7 @@ def _tables(layout: Layout, state: State, _now_s: float) -> Iterator[Action]:
 
 def _table_of(worker: Worker, layout: Layout, state: State) -> Iterator[Action]:
     share = layout.shares[worker.number]
-    rings = {placed.ifindex for placed in share.rules} - worker.rings
+    rings = {ifindex for ifindex, _ in share.interfaces} - worker.rings
     if rings:
         yield GiveRings(worker.number, tuple(sorted(rings)))
     slots = {output.slot for placed in share.rules for output in placed.outputs}

@@ -15,7 +15,7 @@ from mcr.model.policy import DscpPolicy, RateUnit, SourcePolicy, Ttl, TtlPolicy
 from mcr.model.share import PlacedOutput, PlacedRule, Share
 
 ABI = 1
-HEADER = struct.Struct("=IIIIQ")  # struct mcr_share_header
+HEADER = struct.Struct("=IIIIQQ")  # struct mcr_share_header
 RULE = struct.Struct("=16sIIHHBBHIIIII")  # struct mcr_rule
 OUTPUT = struct.Struct("=16sIIQHhBBBBBBBB6sHI")  # struct mcr_output
 
@@ -51,7 +51,8 @@ def pack_share(share: Share, generation: int) -> bytes:
         rules.append(RULE.pack(*place, *_match(given), 0, placed.slot, *spans))
         outputs.extend(_pack_output(output) for output in placed.outputs)
         sources.extend(mapped(source) for source in listed)
-    header = HEADER.pack(ABI, len(rules), len(outputs), len(sources), generation)
+    interfaces = sum(1 << slot for _, slot in share.interfaces)
+    header = HEADER.pack(ABI, len(rules), len(outputs), len(sources), generation, interfaces)
     return b"".join([header, *rules, *outputs, *sources])
 
 

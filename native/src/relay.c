@@ -106,12 +106,17 @@ void mcr_relay__free(struct mcr_relay *relay)
 	free(relay);
 }
 
+static bool is_read(const struct mcr_relay *relay, uint32_t slot)
+{
+	return relay->table->header.interfaces >> slot & 1;
+}
+
 /* A ring that the table does not name yet waits: its frames are meant for the table to come. */
 static void list_rings(struct mcr_relay *relay)
 {
 	relay->rings_in_use = 0;
 	for (uint32_t slot = 0; slot < MCR_MAX_INTERFACES; slot++) {
-		if (relay->rings[slot].fd < 0 || !relay->table->interface_used[slot])
+		if (relay->rings[slot].fd < 0 || !is_read(relay, slot))
 			continue;
 		relay->ring_slots[relay->rings_in_use++] = slot;
 		relay->waits[relay->rings_in_use] =
@@ -191,7 +196,7 @@ static void settle(struct mcr_relay *relay)
 static void close_unused(struct mcr_relay *relay)
 {
 	for (uint32_t slot = 0; slot < MCR_MAX_INTERFACES; slot++)
-		if (!relay->table->interface_used[slot])
+		if (!is_read(relay, slot))
 			mcr_ring__unmap(&relay->rings[slot]);
 	for (uint32_t slot = 0; slot < MCR_MAX_OUTPUTS; slot++)
 		if (relay->transmit.senders[slot].fd >= 0 && !relay->table->output_used[slot])

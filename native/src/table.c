@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static_assert(sizeof(struct mcr_share_header) == 24, "the supervisor packs it so");
+static_assert(sizeof(struct mcr_share_header) == 32, "the supervisor packs it so");
 static_assert(sizeof(struct mcr_rule) == 52, "the supervisor packs it so");
 static_assert(sizeof(struct mcr_output) == 56, "the supervisor packs it so");
 static_assert(offsetof(struct mcr_output, slot) == 52, "the digest ends before the slot");
@@ -125,7 +125,6 @@ static int index_rule(struct mcr_table *table, uint32_t index)
 
 	if (!rule_is_sound(&table->header, rule))
 		return -EINVAL;
-	table->interface_used[rule->interface] = 1;
 	if (index > 0 && same_key(rule, rule - 1) && !rule[-1].sources)
 		return -EINVAL;
 	if (is_range(rule)) {
@@ -161,7 +160,6 @@ static void clear(struct mcr_table *table)
 	if (table->range_count)
 		memset(table->cache, 0, sizeof(table->cache));
 	table->range_count = 0;
-	memset(table->interface_used, 0, sizeof(table->interface_used));
 	memset(table->output_used, 0, sizeof(table->output_used));
 }
 

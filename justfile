@@ -43,6 +43,11 @@ netns *args: setup
 architecture *args: setup
     "{{ bin }}/pytest" tests/architecture "$@"
 
+# mcrd beside its peers: just bench [SCENARIO...] [--list] [--rounds N] [--seconds S] [--out DIR]; needs root
+bench *args: setup
+    scripts/setup-bench
+    "{{ bin }}/python" -m tests.bench.main "$@"
+
 # everything; what continuous integration runs
 test *args:
     scripts/test "$@"

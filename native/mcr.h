@@ -16,6 +16,8 @@
 #define MCR_MAX_SOURCES 65536
 #define MCR_IGNORED_REASONS 12
 #define MCR_NOT_SENT_REASONS 14
+#define MCR_RULE_LATENCY_BUCKETS 64
+#define MCR_TRACE_ENTRIES 4096
 
 /* Why a received datagram was not relayed. */
 enum mcr_ignored {
@@ -90,6 +92,36 @@ struct mcr_output_counters {
 	uint64_t not_sent[MCR_NOT_SENT_REASONS];
 };
 
+/*
+ * Times from the kernel's receipt to the send call, per rule: bucket 0 holds what took less than 1 us, then
+ * four buckets for each doubling, so that bucket b > 0 begins at 2^((b-1)/4) us, linear within a doubling.
+ */
+struct mcr_latency {
+	uint64_t buckets[MCR_RULE_LATENCY_BUCKETS];
+};
+
+/* One output of one datagram. */
+struct mcr_trace_entry {
+	uint64_t number;      /* of the entry, plus one; 0 while it is being written */
+	uint64_t received_ns; /* CLOCK_REALTIME */
+	uint64_t sent_ns;
+	uint32_t output;  /* slot */
+	uint32_t verdict; /* 0: sent; else enum mcr_not_sent plus one */
+	uint32_t bytes;	  /* UDP payload */
+	uint16_t source_port;
+	uint8_t ttl; /* as it arrived */
+	uint8_t reserved;
+	uint8_t source[16];
+};
+
+/* The supervisor writes rule and every, the worker all else. */
+struct mcr_trace {
+	uint64_t rule;	/* slot plus one; 0: off */
+	uint64_t every; /* nth datagram */
+	uint64_t written;
+	struct mcr_trace_entry entries[MCR_TRACE_ENTRIES];
+};
+
 struct mcr_shared {
 	uint64_t abi;
 	uint64_t sequence;     /* odd while counters are being changed */
@@ -102,6 +134,8 @@ struct mcr_shared {
 	struct mcr_interface_counters interfaces[MCR_MAX_INTERFACES];
 	struct mcr_rule_counters rules[MCR_MAX_RULES];
 	struct mcr_output_counters outputs[MCR_MAX_OUTPUTS];
+	struct mcr_latency latencies[MCR_MAX_RULES];
+	struct mcr_trace trace;
 };
 
 /* ---- a share, as the supervisor writes it: header, rules, outputs, sources ---- */

@@ -3,20 +3,23 @@
 import re
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
 
 from mcr import __version__
 from mcr.cli import render
 from mcr.client import Client
 from mcr.errors import RuleError, UsageError
-from mcr.model.endpoint import Endpoint, parse_address, parse_endpoint
+from mcr.model.endpoint import parse_address, parse_endpoint
 from mcr.model.mapping import parse_target
 from mcr.model.policy import POLICIES
 from mcr.model.rule import Origin, Output, Rule
-from mcr.wire.documents import output_from_params, rule_to_params
+from mcr.wire.documents import TraceDocument, output_from_params, rule_to_params
 
 Params = dict[str, object]
+
+FOLLOW_INTERVAL_S = 0.2
 
 
 # An interface's name may hold a comma and an IPv6 source a colon, so policies are what has the form of one.
@@ -68,6 +71,14 @@ def _add_arguments(parser: ArgumentParser) -> None:
         help="relay only from this sender, may be repeated",
     )
     parser.add_argument(
+        "--exclude",
+        dest="excluded",
+        metavar="ADDRESS",
+        action="append",
+        default=[],
+        help="relay not from this sender, may be repeated",
+    )
+    parser.add_argument(
         "--allow-link-local",
         action="store_true",
         help="relay 224.0.0.0/24 and ff02::/16 too, which routers never forward",
@@ -82,6 +93,27 @@ def _optional_rule_argument(parser: ArgumentParser) -> None:
     parser.add_argument("rule", metavar="NAME|ID", nargs="?", help="only this rule")
 
 
+def _stats_arguments(parser: ArgumentParser) -> None:
+    _optional_rule_argument(parser)
+    parser.add_argument(
+        "--latency", action="store_true", help="also the time from the kernel's receipt to the send call"
+    )
+
+
+def _trace_arguments(parser: ArgumentParser) -> None:
+    _rule_argument(parser)
+    parser.add_argument(
+        "--sample", type=int, default=1, metavar="N", help="only every Nth datagram (default: 1)"
+    )
+    parser.add_argument(
+        "--seconds", type=int, default=60, metavar="S", help="then stop, 1 to 3600 (default: 60)"
+    )
+
+
+def _follow_argument(parser: ArgumentParser) -> None:
+    parser.add_argument("--follow", action="store_true", help="go on as long as the rule is traced")
+
+
 def _no_arguments(parser: ArgumentParser) -> None:
     """Leave *parser* as it is."""
 
@@ -89,8 +121,9 @@ def _no_arguments(parser: ArgumentParser) -> None:
 def _add_params(options: Namespace) -> Params:
     given = parse_endpoint(options.input)
     more = [parse_address(source) for source in options.sources]
+    unwanted = [parse_address(source) for source in options.excluded]
     rule = Rule(
-        input=Endpoint(given.address, given.port, given.interface, (*given.sources, *more)),
+        input=replace(given, sources=(*given.sources, *more), excluded=(*given.excluded, *unwanted)),
         outputs=tuple(parse_output(text) for text in options.outputs),
         name=options.name,
         origin=Origin.CONTROL,
@@ -101,6 +134,14 @@ def _add_params(options: Namespace) -> Params:
 
 def _rule_params(options: Namespace) -> Params:
     return {"rule": options.rule} if options.rule is not None else {}
+
+
+def _stats_params(options: Namespace) -> Params:
+    return {**_rule_params(options), "latency": options.latency}
+
+
+def _trace_params(options: Namespace) -> Params:
+    return {"rule": options.rule, "sample": options.sample, "seconds": options.seconds}
 
 
 def _no_params(_options: Namespace) -> Params:
@@ -116,6 +157,23 @@ def _ping(client: Client, params: Params) -> object:
     client.call("ping", **params)
     took_ms = (time.perf_counter() - begin) * 1e3
     return {"path": str(client.path), "version": client.daemon.version, "round_trip_ms": round(took_ms, 3)}
+
+
+def _show_trace(client: Client, params: Params) -> object:
+    return _follow_trace(client) if params["follow"] else client.call("trace.show")
+
+
+def _follow_trace(client: Client) -> Iterator[object]:
+    """Give what is new as it comes, until tracing ends."""
+    seen: dict[str, int] = {}
+    active = True
+    while active:
+        document = cast("TraceDocument", client.call("trace.show", after=seen))
+        seen |= {str(entry["worker"]): entry["number"] for entry in document["entries"]}
+        active = document["active"]
+        yield document
+        if active:
+            time.sleep(FOLLOW_INTERVAL_S)
 
 
 def _version(client: Client, params: Params) -> object:
@@ -149,6 +207,7 @@ GROUPS: Mapping[str, str] = {
     "rule": "show and change rules",
     "worker": "show workers",
     "interface": "show input interfaces",
+    "trace": "follow single datagrams of a rule",
 }
 
 COMMANDS: Mapping[str, Command] = {
@@ -188,11 +247,33 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "stats": Command(
         "show what was received, relayed and not relayed, and why",
-        ("mcrctl stats", "mcrctl stats camera-1", "mcrctl --json stats"),
+        ("mcrctl stats", "mcrctl stats camera-1 --latency", "mcrctl --json stats"),
         _ask("stats"),
         render.guarded(render.show_stats),
-        _optional_rule_argument,
-        _rule_params,
+        _stats_arguments,
+        _stats_params,
+    ),
+    "trace on": Command(
+        "trace datagrams of a rule: when, whence, whither, how long it took",
+        ("mcrctl trace on camera-1", "mcrctl trace on camera-1 --sample 1000 --seconds 10"),
+        _ask("trace.on"),
+        render.guarded(render.show_tracing),
+        _trace_arguments,
+        _trace_params,
+    ),
+    "trace off": Command(
+        "stop tracing; what was traced can still be shown",
+        ("mcrctl trace off",),
+        _ask("trace.off"),
+        render.nothing,
+    ),
+    "trace show": Command(
+        "show the datagrams that were traced, at most the last 4096 of each worker",
+        ("mcrctl trace show", "mcrctl trace show --follow"),
+        _show_trace,
+        render.guarded(render.show_trace),
+        _follow_argument,
+        lambda options: {"follow": options.follow},
     ),
     "worker list": Command(
         "list the workers and whether they have the rules they should have",

@@ -11,7 +11,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -70,12 +70,19 @@ def run(options: argparse.Namespace) -> int:
     command = cast("Command", options.command)
     params = command.params(options)
     with Client(_control_path(options)) as client:
-        document = command.ask(client, params)
-    if getattr(options, "json", False):
-        print(json.dumps(document, indent=2))
-    elif text := command.show(document):
-        print(text)
+        answer = command.ask(client, params)
+        as_json = getattr(options, "json", False)
+        if isinstance(answer, Iterator):
+            for document in answer:
+                _print(json.dumps(document) if as_json else command.show(document))
+        else:
+            _print(json.dumps(answer, indent=2) if as_json else command.show(answer))
     return EXIT_OK
+
+
+def _print(text: str) -> None:
+    if text:
+        print(text, flush=True)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,5 +1,6 @@
 """The daemon's answers as text for people, 100 columns wide where names allow."""
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypedDict, TypeVar, cast
 
@@ -14,6 +15,8 @@ from mcr.wire.documents import (
     RuleDocument,
     RuleStats,
     StatsDocument,
+    TraceDocument,
+    TracingDocument,
     WorkerDocument,
 )
 
@@ -94,9 +97,50 @@ def show_stats(stats: StatsDocument) -> str:
         if rules
         else "no rules",
     ]
+    latencies = [row for rule in stats["rules"] for row in _latency(rule)]
+    if latencies:
+        paragraphs.append(table(["RULE", "DATAGRAMS", "P50 US", "P99 US", "P99.9 US", "MAX US"], latencies))
     if not stats.get("consistent", True):
         paragraphs.append("read while packets were under way: sums may differ by those")
     return "\n\n".join(paragraphs)
+
+
+def _latency(rule: RuleStats) -> list[list[object]]:
+    if "latency_us" not in rule:
+        return []
+    times = rule["latency_us"]
+    return [[rule["name"], times["count"], times["p50"], times["p99"], times["p999"], times["max"]]]
+
+
+def show_tracing(tracing: TracingDocument) -> str:
+    """Say what is traced from now on."""
+    which = "every datagram" if tracing["sample"] == 1 else f"one of {tracing['sample']} datagrams"
+    return f"tracing {which} of {tracing['rule']} for {tracing['seconds']} s"
+
+
+def show_trace(trace: TraceDocument) -> str:
+    """Give a line for each output of each datagram."""
+    rows = [
+        [
+            time.strftime("%H:%M:%S", time.localtime(one["time"])) + f"{one['time'] % 1:.6f}"[1:],
+            one["worker"],
+            one["source"],
+            one["ttl"],
+            one["bytes"],
+            one["to"],
+            one["verdict"],
+            round(one["delay_us"], 1),
+        ]
+        for one in trace["entries"]
+    ]
+    return (
+        table(["TIME", "WORKER", "SOURCE", "TTL", "BYTES", "TO", "VERDICT", "DELAY US"], rows) if rows else ""
+    )
+
+
+def nothing(_document: object) -> str:
+    """Say nothing: the exit status tells."""
+    return ""
 
 
 def show_workers(workers: Sequence[WorkerDocument]) -> str:

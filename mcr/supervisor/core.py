@@ -15,7 +15,8 @@ from mcr.supervisor.perform import Performer
 from mcr.supervisor.reconcile import reconcile, waits
 from mcr.supervisor.sources.netlink import read_links
 from mcr.supervisor.state import State
-from mcr.wire.counters import output_span, rule_span
+from mcr.supervisor.tracing import Tracing
+from mcr.wire.counters import latency_span, output_span, rule_span
 
 # Rounds of one look; each opens, gives or closes something, so many more would mean that it goes in circles.
 MAX_ROUNDS = 1000
@@ -30,6 +31,7 @@ class Supervisor:
     def __init__(self, state: State, log: Logger, tasks: asyncio.TaskGroup) -> None:
         self.state = state
         self.layout: Layout | None = None
+        self.tracing = Tracing(state)
         self._log = log
         self._performer = Performer(state, Children(state, log, self.look_again, tasks), log)
         self._wake = asyncio.Event()
@@ -61,6 +63,7 @@ class Supervisor:
     async def remove_rule(self, rule_id: RuleId) -> None:
         """Take a rule out of force; returns when every worker has forgotten it, or does not for too long."""
         self.state.rules = self.state.rules.without(rule_id)
+        self.tracing.forget(rule_id)
         self.state.slots.leave(rule_id)
         await self._settle()
 
@@ -100,6 +103,7 @@ class Supervisor:
         slots = self.state.slots.take(rule)
         for worker in self.state.workers:
             worker.counters.clear(rule_span(slots.rule))
+            worker.counters.clear(latency_span(slots.rule))
             for output in slots.outputs:
                 worker.counters.clear(output_span(output))
 

@@ -4,7 +4,17 @@ import fcntl
 import mmap
 import os
 
-from mcr.wire.counters import SHARED_BYTES, Snapshot, WorkerHeader, read_header, read_snapshot
+from mcr.wire.counters import (
+    SHARED_BYTES,
+    Snapshot,
+    TraceEntry,
+    WorkerHeader,
+    read_header,
+    read_latency,
+    read_snapshot,
+    read_trace,
+    trace_request,
+)
 
 
 class CounterFile:
@@ -31,6 +41,19 @@ class CounterFile:
     def snapshot(self, rule_slots: int, output_slots: int) -> Snapshot:
         """Copy the counters of the lowest slots, consistent if the worker leaves time for it."""
         return read_snapshot(self._memory, rule_slots, output_slots)
+
+    def latency(self, slot: int) -> list[int]:
+        """Read the histogram of one rule slot."""
+        return read_latency(self._memory, slot)
+
+    def trace(self, after: int) -> list[TraceEntry]:
+        """Read the traced datagrams behind number *after*."""
+        return read_trace(self._memory, after)
+
+    def ask_for_trace(self, rule_slot: int | None, every: int) -> None:
+        """Let the worker trace every nth datagram of a rule, or none."""
+        start, request = trace_request(rule_slot, every)
+        os.pwrite(self._descriptor, request, start)
 
     def clear(self, span: tuple[int, int]) -> None:
         """Set a slot that no worker counts in to zero."""

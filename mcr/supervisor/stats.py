@@ -1,5 +1,8 @@
 """What the daemon tells about itself: documents made from the state and the shared counters."""
 
+import bisect
+import itertools
+import math
 import time
 from collections.abc import Iterable, Sequence
 
@@ -14,10 +17,11 @@ from mcr.supervisor.layout import Layout, memberships_for, port_hold_for, why_ou
 from mcr.supervisor.lifecycle import WorkerState
 from mcr.supervisor.sockets import read_kernel_drops
 from mcr.supervisor.state import OpenInterface, State, Worker
-from mcr.wire.counters import Snapshot
+from mcr.wire.counters import Snapshot, bucket_end_us
 from mcr.wire.documents import (
     InterfaceDocument,
     InterfaceStats,
+    LatencyDocument,
     OutputDocument,
     OutputStats,
     RuleDocument,
@@ -43,7 +47,7 @@ class Report:
         """Describe rules, and what keeps them or their outputs from working."""
         return [self._rule(rule) for rule in rules]
 
-    def stats(self, rules: Iterable[Rule]) -> StatsDocument:
+    def stats(self, rules: Iterable[Rule], *, latency: bool = False) -> StatsDocument:
         """Read all counters, each worker's at one moment."""
         state, book = self._state, self._state.slots
         snapshots = [
@@ -53,7 +57,7 @@ class Report:
         return {
             "consistent": all(snapshot.consistent for snapshot in snapshots),
             "interfaces": [_interface_stats(interface, snapshots) for interface in state.interfaces.values()],
-            "rules": [self._rule_stats(rule, snapshots) for rule in rules],
+            "rules": [self._rule_stats(rule, snapshots, latency=latency) for rule in rules],
         }
 
     def worker(self, worker: Worker) -> WorkerDocument:
@@ -152,11 +156,11 @@ class Report:
             "reason": pending or failing,
         }
 
-    def _rule_stats(self, rule: Rule, snapshots: Sequence[Snapshot]) -> RuleStats:
+    def _rule_stats(self, rule: Rule, snapshots: Sequence[Snapshot], *, latency: bool) -> RuleStats:
         slots = self._state.slots[rule.id]
         counted = total_rule(snapshot.rule(slots.rule) for snapshot in snapshots)
         reason = self._why_pending(rule)
-        return {
+        stats: RuleStats = {
             "id": rule.id,
             "name": rule.name,
             "from": str(rule.input),
@@ -169,6 +173,10 @@ class Report:
                 for output, slot in zip(rule.outputs, slots.outputs, strict=True)
             ],
         }
+        if latency:
+            parts = [worker.counters.latency(slots.rule) for worker in self._state.workers]
+            stats["latency_us"] = _latency([sum(counts) for counts in zip(*parts, strict=True)])
+        return stats
 
 
 def _interface_stats(interface: OpenInterface, snapshots: Sequence[Snapshot]) -> InterfaceStats:
@@ -181,6 +189,23 @@ def _interface_stats(interface: OpenInterface, snapshots: Sequence[Snapshot]) ->
         "matched": counted.matched,
         "ignored": dict(counted.ignored),
         "kernel_dropped": interface.kernel_dropped,
+    }
+
+
+def _latency(counts: Sequence[int]) -> LatencyDocument:
+    """Give the upper end of the bucket in which each quantile lies."""
+    total = sum(counts)
+    reached = list(itertools.accumulate(counts))
+
+    def quantile(share: float) -> float | None:
+        return bucket_end_us(bisect.bisect_left(reached, math.ceil(share * total))) if total else None
+
+    return {
+        "count": total,
+        "p50": quantile(0.5),
+        "p99": quantile(0.99),
+        "p999": quantile(0.999),
+        "max": quantile(1),
     }
 
 

@@ -15,7 +15,7 @@ from mcr.model.endpoint import MAX_SOURCES
 from mcr.model.policy import POLICIES
 from mcr.model.rule import MAX_OUTPUTS_PER_RULE
 from mcr.wire.codec import pack, unpack
-from mcr.wire.forms import Flag, Form, ListOf, Policy, Record, Text
+from mcr.wire.forms import Flag, Form, ListOf, Number, Numbers, Policy, Record, Text
 from mcr.wire.framing import MAX_PAYLOAD_BYTES, encode_frame
 
 PROTOCOL = 1
@@ -62,7 +62,19 @@ METHODS: Mapping[str, Method] = {
     "rule.del": Method("removes a rule and answers its id and name", Record(_RULE_KEY, {}), changes=True),
     "rule.list": Method("answers the documents of all rules", _NOTHING),
     "rule.show": Method("answers the document of one rule", Record(_RULE_KEY, {})),
-    "stats": Method("answers the counters of all rules or one, and of all interfaces", Record({}, _RULE_KEY)),
+    "stats": Method(
+        "answers the counters of all rules or one, and of all interfaces; on request with latencies",
+        Record({}, {**_RULE_KEY, "latency": Flag()}),
+    ),
+    "trace.on": Method(
+        "traces every nth datagram of a rule for some seconds",
+        Record(_RULE_KEY, {"sample": Number(1, 10**9), "seconds": Number(1, 3600)}),
+        changes=True,
+    ),
+    "trace.off": Method("ends tracing", _NOTHING, changes=True),
+    "trace.show": Method(
+        "answers what was traced, behind the given number of each worker", Record({}, {"after": Numbers()})
+    ),
     "worker.list": Method("answers the documents of all workers", _NOTHING),
     "interface.list": Method("answers the documents of all input interfaces", _NOTHING),
 }

@@ -7,8 +7,11 @@ One worker writes it, the supervisor reads it.  All fields are unsigned 64-bit n
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from mmap import mmap
+from typing import Any
 
+from mcr.model.endpoint import Address
 from mcr.model.stats import IGNORED_REASONS, NOT_SENT_REASONS, InterfaceCounters, OutputCounters, RuleCounters
 
 MAX_INTERFACES = 64
@@ -25,7 +28,13 @@ OUTPUT_WORDS = 2 + _NOT_SENT_WORDS
 INTERFACES_AT = HEADER_WORDS
 RULES_AT = INTERFACES_AT + MAX_INTERFACES * INTERFACE_WORDS
 OUTPUTS_AT = RULES_AT + MAX_RULES * RULE_WORDS
-SHARED_BYTES = (OUTPUTS_AT + MAX_OUTPUTS * OUTPUT_WORDS) * WORD_BYTES
+LATENCY_WORDS = 64
+LATENCIES_AT = OUTPUTS_AT + MAX_OUTPUTS * OUTPUT_WORDS
+TRACE_AT = LATENCIES_AT + MAX_RULES * LATENCY_WORDS
+TRACE_ENTRIES = 4096
+_TRACE_HEADER = struct.Struct("=3Q")
+_TRACE_ENTRY = struct.Struct("=QQQIIIHBx16s")
+SHARED_BYTES = TRACE_AT * WORD_BYTES + _TRACE_HEADER.size + TRACE_ENTRIES * _TRACE_ENTRY.size
 
 SNAPSHOT_TRIES = 500
 _HEADER = struct.Struct(f"={HEADER_WORDS}Q")
@@ -121,6 +130,68 @@ def _slot(words: "memoryview[int]", slot: int, length: int) -> "memoryview[int]"
     return words[slot * length : (slot + 1) * length]
 
 
+@dataclass(frozen=True, slots=True)
+class TraceEntry:
+    """
+    One output of one traced datagram: ``struct mcr_trace_entry``.
+
+    Attributes:
+        number: counts from 1.
+        output: its slot.
+        verdict: "sent", or the reason why not.
+        bytes: of UDP payload.
+        ttl: as it arrived.
+    """
+
+    number: int
+    received_ns: int
+    sent_ns: int
+    output: int
+    verdict: str
+    bytes: int
+    source_port: int
+    ttl: int
+    source: Address
+
+
+def read_latency(memory: mmap, slot: int) -> list[int]:
+    """Read the histogram of one rule slot: `LATENCY_WORDS` counts."""
+    start, length = latency_span(slot)
+    return list(memoryview(memory[start : start + length]).cast("Q"))
+
+
+def bucket_end_us(bucket: int) -> float:
+    """Give the time below which the latencies of a bucket lie."""
+    octave, quarter = divmod(bucket, 4)
+    return float(1 << octave) * (4 + quarter) / 4 if bucket else 1.0
+
+
+def read_trace(memory: mmap, after: int) -> list[TraceEntry]:
+    """Read the entries with a higher number than *after* that are still there and complete."""
+    _, _, written = _TRACE_HEADER.unpack_from(memory, TRACE_AT * WORD_BYTES)
+    entries = []
+    for index in range(max(after, written - TRACE_ENTRIES), written):
+        at = TRACE_AT * WORD_BYTES + _TRACE_HEADER.size + index % TRACE_ENTRIES * _TRACE_ENTRY.size
+        fields = _TRACE_ENTRY.unpack_from(memory, at)
+        if fields[0] == index + 1:
+            entries.append(_trace_entry(fields))
+    return entries
+
+
+def trace_request(rule_slot: int | None, every: int) -> tuple[int, bytes]:
+    """Give offset and bytes to write so that the worker traces every nth datagram of a rule, or none."""
+    return TRACE_AT * WORD_BYTES, struct.pack("=QQ", 0 if rule_slot is None else rule_slot + 1, every)
+
+
+def _trace_entry(fields: tuple[Any, ...]) -> TraceEntry:
+    number, received_ns, sent_ns, output, verdict, length, port, ttl, source = fields
+    name = NOT_SENT_REASONS[verdict - 1] if verdict else "sent"
+    mapped = IPv6Address(source)
+    return TraceEntry(
+        number, received_ns, sent_ns, output, name, length, port, ttl, mapped.ipv4_mapped or mapped
+    )
+
+
 def interface_span(slot: int) -> tuple[int, int]:
     """Give offset and length in bytes of an interface slot."""
     return (INTERFACES_AT + slot * INTERFACE_WORDS) * WORD_BYTES, INTERFACE_WORDS * WORD_BYTES
@@ -129,6 +200,11 @@ def interface_span(slot: int) -> tuple[int, int]:
 def rule_span(slot: int) -> tuple[int, int]:
     """Give offset and length in bytes of a rule slot."""
     return (RULES_AT + slot * RULE_WORDS) * WORD_BYTES, RULE_WORDS * WORD_BYTES
+
+
+def latency_span(slot: int) -> tuple[int, int]:
+    """Give offset and length in bytes of a rule slot's histogram."""
+    return (LATENCIES_AT + slot * LATENCY_WORDS) * WORD_BYTES, LATENCY_WORDS * WORD_BYTES
 
 
 def output_span(slot: int) -> tuple[int, int]:

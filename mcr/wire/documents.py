@@ -6,7 +6,7 @@ They are what ``mcrctl --json`` prints. A reader ignores keys that it does not k
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal, TypedDict, cast
+from typing import Literal, NotRequired, TypedDict, cast
 
 from mcr.model.endpoint import parse_address, parse_endpoint
 from mcr.model.mapping import parse_target
@@ -79,8 +79,54 @@ RuleStats = TypedDict(
         "matched": int,
         "bytes": int,
         "outputs": list[OutputStats],
+        "latency_us": NotRequired["LatencyDocument"],
     },
 )
+
+
+class LatencyDocument(TypedDict):
+    """Times from the kernel's receipt of datagrams to their send call, in microseconds, within 25 %."""
+
+    count: int
+    p50: float | None
+    p99: float | None
+    p999: float | None
+    max: float | None
+
+
+class TracedDocument(TypedDict):
+    """
+    One output of one traced datagram.
+
+    *time* is seconds since 1970, *number* counts each worker's entries from 1, *verdict* is ``sent`` or the
+    reason why not, *to* is None if the rule has gone.
+    """
+
+    worker: int
+    number: int
+    time: float
+    source: str
+    ttl: int
+    bytes: int
+    to: str | None
+    verdict: str
+    delay_us: float
+
+
+class TraceDocument(TypedDict):
+    """What was traced of which rule, and whether tracing goes on."""
+
+    rule: str | None
+    active: bool
+    entries: list[TracedDocument]
+
+
+class TracingDocument(TypedDict):
+    """What ``trace.on`` started: every nth datagram of a rule, for some seconds."""
+
+    rule: str
+    sample: int
+    seconds: int
 
 
 class StatsDocument(TypedDict):

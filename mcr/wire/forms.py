@@ -45,6 +45,29 @@ class Flag:
 
 
 @dataclass(frozen=True, slots=True)
+class Number:
+    """A whole number within limits."""
+
+    least: int
+    most: int
+
+    def problems(self, value: object, path: str) -> Iterator[str]:
+        """See `Form`."""
+        if type(value) is not int or not self.least <= value <= self.most:
+            yield f"{path}: got {show(value)}, expected {self.least} to {self.most}"
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """A map from the number of a worker, as text, to a whole number."""
+
+    def problems(self, value: object, path: str) -> Iterator[str]:
+        """See `Form`."""
+        if not isinstance(value, dict) or not all(type(one) is int and one >= 0 for one in value.values()):
+            yield f"{path}: got {show(value)}, expected a map from workers to numbers"
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """The word or number of one of `model.policy.POLICIES`."""
 

@@ -37,6 +37,13 @@ struct pace {
 	bool busy_poll;
 };
 
+/* Datagrams of one rule whose time to the send call is still to be measured. */
+struct stamp {
+	uint32_t rule; /* slot */
+	uint32_t datagrams;
+	uint64_t received_ns;
+};
+
 struct mcr_relay {
 	struct mcr_shared *shared;
 	struct mcr_table *table;
@@ -44,6 +51,8 @@ struct mcr_relay {
 	struct mcr_transmit transmit;
 	struct mcr_arena arena;
 	struct pace pace;
+	struct stamp *stamps; /* BATCH_FRAMES for each ring */
+	uint32_t stamp_count;
 	uint64_t next_control_ns;
 	uint64_t next_heartbeat_ns;
 	struct mcr_ring rings[MCR_MAX_INTERFACES];
@@ -66,9 +75,10 @@ static int allocate(struct mcr_relay *relay)
 	relay->spare = mcr_table__new();
 	relay->arena.bytes = MCR_ARENA_BYTES;
 	relay->arena.data = malloc(MCR_ARENA_BYTES);
-	if (!relay->table || !relay->spare || !relay->arena.data)
+	relay->stamps = calloc((size_t)BATCH_FRAMES * MCR_MAX_INTERFACES, sizeof(struct stamp));
+	if (!relay->table || !relay->spare || !relay->arena.data || !relay->stamps)
 		return -ENOMEM;
-	return mcr_transmit__init(&relay->transmit, relay->shared->outputs);
+	return mcr_transmit__init(&relay->transmit, relay->shared);
 }
 
 struct mcr_relay *mcr_relay__new(int shared_fd)
@@ -101,6 +111,7 @@ void mcr_relay__free(struct mcr_relay *relay)
 	mcr_table__free(relay->table);
 	mcr_table__free(relay->spare);
 	free(relay->arena.data);
+	free(relay->stamps);
 	if (relay->shared && relay->shared != MAP_FAILED)
 		munmap(relay->shared, sizeof(struct mcr_shared));
 	free(relay);
@@ -263,9 +274,14 @@ static uint32_t relay_frame(struct mcr_relay *relay, uint32_t slot, const struct
 		return 0;
 	}
 	rule = &relay->table->rules[found];
+	relay->transmit.tracer.received_ns = frame->received_ns;
+	relay->transmit.tracer.on = mcr_tracer__wants(&relay->transmit.tracer, rule->slot);
 	count = relay_datagrams(relay, rule, &datagram, frame->segment_bytes);
 	counters->received += count;
 	counters->matched += count;
+	relay->stamps[relay->stamp_count++] = (struct stamp){ .rule = rule->slot,
+							      .datagrams = count,
+							      .received_ns = frame->received_ns };
 	return count * rule->outputs;
 }
 
@@ -289,6 +305,38 @@ static void read_ring(struct mcr_relay *relay, uint32_t slot, struct batch *batc
 	batch->full |= frames == BATCH_FRAMES || relay->arena.used > relay->arena.bytes / 2;
 }
 
+/* See struct mcr_latency. */
+static uint32_t bucket_of(uint64_t elapsed_ns)
+{
+	uint64_t us = elapsed_ns / NS_PER_US;
+	uint32_t octave, bucket;
+
+	if (!us)
+		return 0;
+	octave = 63u - (uint32_t)__builtin_clzll(us);
+	bucket = 1 + 4 * octave + (uint32_t)((us * 4 >> octave) & 3);
+	return bucket < MCR_RULE_LATENCY_BUCKETS ? bucket : MCR_RULE_LATENCY_BUCKETS - 1;
+}
+
+/* One look at the clock for the whole batch: its calls take microseconds, the times are counted in such. */
+static void measure_latency(struct mcr_relay *relay)
+{
+	struct timespec clock;
+	uint64_t now;
+
+	if (!relay->stamp_count)
+		return;
+	clock_gettime(CLOCK_REALTIME, &clock); /* what the kernel stamps frames with */
+	now = (uint64_t)clock.tv_sec * NS_PER_S + (uint64_t)clock.tv_nsec;
+	for (uint32_t i = 0; i < relay->stamp_count; i++) {
+		const struct stamp *stamp = &relay->stamps[i];
+		uint64_t elapsed = now > stamp->received_ns ? now - stamp->received_ns : 0;
+
+		relay->shared->latencies[stamp->rule].buckets[bucket_of(elapsed)] += stamp->datagrams;
+	}
+	relay->stamp_count = 0;
+}
+
 /* Read every ring, send what that gave, and only then give the frames back: the payloads lie in
  * them. */
 static struct batch relay_batch(struct mcr_relay *relay, uint64_t now)
@@ -301,6 +349,7 @@ static struct batch relay_batch(struct mcr_relay *relay, uint64_t now)
 	for (uint32_t i = 0; i < relay->rings_in_use; i++)
 		read_ring(relay, relay->ring_slots[i], &batch);
 	mcr_transmit__flush(&relay->transmit);
+	measure_latency(relay);
 	__atomic_store_n(&shared->sequence, shared->sequence + 1, __ATOMIC_SEQ_CST);
 	for (uint32_t i = 0; i < relay->rings_in_use; i++)
 		mcr_ring__release(&relay->rings[relay->ring_slots[i]]);

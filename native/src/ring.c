@@ -174,6 +174,7 @@ bool mcr_ring__read(struct mcr_ring *ring, struct mcr_arena *arena, struct mcr_f
 	frame->packet.data = (const uint8_t *)header + header->tp_net;
 	frame->packet.bytes = kept_bytes(header);
 	frame->packet.protocol = ntohs(link_of(header)->sll_protocol);
+	frame->received_ns = header->tp_sec * 1000000000ull + header->tp_nsec;
 	frame->reason = reason_to_ignore(header, status);
 	if (status & TP_STATUS_COPY && !fetch_copy(ring, arena, header, frame))
 		frame->reason = REASON(TRUNCATED);

@@ -25,6 +25,7 @@ struct mcr_ring {
 struct mcr_frame {
 	struct mcr_packet packet;
 	uint32_t segment_bytes; /* UDP payload per datagram of a super-frame, else 0 */
+	uint64_t received_ns;	/* CLOCK_REALTIME */
 	int reason;		/* 0, or why it is to be ignored: -(reason + 1) */
 };
 

@@ -13,8 +13,9 @@
 #define IPV6_BYTES 40
 #define UDP_BYTES 8
 
-int mcr_transmit__init(struct mcr_transmit *transmit, struct mcr_output_counters *counters)
+int mcr_transmit__init(struct mcr_transmit *transmit, struct mcr_shared *shared)
 {
+	transmit->tracer.shared = &shared->trace;
 	transmit->senders = calloc(MCR_MAX_OUTPUTS, sizeof(struct mcr_sender));
 	/* A lane takes memory only once it is used. */
 	transmit->lanes = calloc(MCR_LANES, sizeof(struct mcr_lane));
@@ -23,7 +24,7 @@ int mcr_transmit__init(struct mcr_transmit *transmit, struct mcr_output_counters
 		return -ENOMEM;
 	for (uint32_t slot = 0; slot < MCR_MAX_OUTPUTS; slot++) {
 		transmit->senders[slot].fd = -1;
-		transmit->senders[slot].counters = &counters[slot];
+		transmit->senders[slot].counters = &shared->outputs[slot];
 	}
 	return 0;
 }
@@ -94,13 +95,6 @@ static void back_off(struct mcr_sender *sender, uint64_t now_ns)
 	sender->retry_at_ns = now_ns + sender->backoff_ns;
 }
 
-static void count_sent(struct mcr_sender *sender, uint32_t payloads, uint32_t bytes)
-{
-	sender->counters->sent += payloads;
-	sender->counters->bytes += bytes;
-	sender->backoff_ns = 0;
-}
-
 static uint32_t bytes_of(const struct mcr_lane *lane, uint32_t first, uint32_t count)
 {
 	uint32_t bytes = 0;
@@ -108,6 +102,32 @@ static uint32_t bytes_of(const struct mcr_lane *lane, uint32_t first, uint32_t c
 	for (uint32_t i = first; i < first + count; i++)
 		bytes += (uint32_t)lane->payloads[i].iov_len;
 	return bytes;
+}
+
+static void trace(struct mcr_transmit *transmit, const struct mcr_lane *lane, uint32_t first,
+		  uint32_t count, uint32_t verdict)
+{
+	if (transmit->tracer.pending_count)
+		mcr_tracer__end(&transmit->tracer, (uint32_t)(lane - transmit->lanes), first, count,
+				verdict);
+}
+
+static void count_sent(struct mcr_transmit *transmit, const struct mcr_lane *lane, uint32_t first,
+		       uint32_t count)
+{
+	struct mcr_sender *sender = &transmit->senders[lane->slot];
+
+	sender->counters->sent += count;
+	sender->counters->bytes += bytes_of(lane, first, count);
+	sender->backoff_ns = 0;
+	trace(transmit, lane, first, count, 0);
+}
+
+static void count_not_sent(struct mcr_transmit *transmit, const struct mcr_lane *lane, uint32_t first,
+			   uint32_t count, enum mcr_not_sent reason)
+{
+	transmit->senders[lane->slot].counters->not_sent[reason] += count;
+	trace(transmit, lane, first, count, reason + 1u);
 }
 
 static int send_segments(struct mcr_sender *sender, const struct mcr_lane *lane)
@@ -128,8 +148,9 @@ static int send_singly(struct mcr_sender *sender, const struct mcr_lane *lane, u
  * An error that an earlier datagram met (ICMP port unreachable) is reported by the next call, which then
  * sends nothing: the same payload gets a second chance.
  */
-static void flush_singly(struct mcr_sender *sender, const struct mcr_lane *lane, uint64_t now_ns)
+static void flush_singly(struct mcr_transmit *transmit, const struct mcr_lane *lane)
 {
+	struct mcr_sender *sender = &transmit->senders[lane->slot];
 	uint32_t done = 0;
 	bool second_chance = true;
 
@@ -138,7 +159,7 @@ static void flush_singly(struct mcr_sender *sender, const struct mcr_lane *lane,
 		enum mcr_not_sent reason;
 
 		if (sent > 0) {
-			count_sent(sender, (uint32_t)sent, bytes_of(lane, done, (uint32_t)sent));
+			count_sent(transmit, lane, done, (uint32_t)sent);
 			done += (uint32_t)sent;
 			second_chance = true;
 			continue;
@@ -150,13 +171,12 @@ static void flush_singly(struct mcr_sender *sender, const struct mcr_lane *lane,
 			continue;
 		}
 		if (reason == MCR_NOT_SENT_TOO_LONG || reason == MCR_NOT_SENT_REFUSED) {
-			sender->counters->not_sent[reason]++;
-			done++;
+			count_not_sent(transmit, lane, done++, 1, reason);
 			continue;
 		}
-		sender->counters->not_sent[reason] += lane->gathered - done;
+		count_not_sent(transmit, lane, done, lane->gathered - done, reason);
 		if (worth_backing_off(reason))
-			back_off(sender, now_ns);
+			back_off(sender, transmit->now_ns);
 		return;
 	}
 }
@@ -167,33 +187,35 @@ static bool segments_refused(int error)
 	return error == -EINVAL || error == -EMSGSIZE || error == -EIO || error == -EOPNOTSUPP;
 }
 
-static void flush_gathered(struct mcr_sender *sender, const struct mcr_lane *lane, uint64_t now_ns)
+static void flush_gathered(struct mcr_transmit *transmit, const struct mcr_lane *lane)
 {
+	struct mcr_sender *sender = &transmit->senders[lane->slot];
+
 	if (lane->gathered > 1 && lane->segment_bytes <= sender->segment_bytes_limit) {
 		int sent = send_segments(sender, lane);
 
 		if (sent > 0) {
-			count_sent(sender, lane->gathered, lane->bytes);
+			count_sent(transmit, lane, 0, lane->gathered);
 			return;
 		}
 		if (segments_refused(sent))
 			sender->segment_bytes_limit = lane->segment_bytes - 1;
 	}
-	flush_singly(sender, lane, now_ns);
+	flush_singly(transmit, lane);
 }
 
 static void flush_lane(struct mcr_transmit *transmit, struct mcr_lane *lane)
 {
-	struct mcr_sender *sender = &transmit->senders[lane->slot];
+	const struct mcr_sender *sender = &transmit->senders[lane->slot];
 
 	if (!lane->gathered)
 		return;
 	if (sender->fd < 0)
-		sender->counters->not_sent[MCR_NOT_SENT_NO_SOCKET] += lane->gathered;
+		count_not_sent(transmit, lane, 0, lane->gathered, MCR_NOT_SENT_NO_SOCKET);
 	else if (transmit->now_ns < sender->retry_at_ns)
-		sender->counters->not_sent[MCR_NOT_SENT_BACKING_OFF] += lane->gathered;
+		count_not_sent(transmit, lane, 0, lane->gathered, MCR_NOT_SENT_BACKING_OFF);
 	else
-		flush_gathered(sender, lane, transmit->now_ns);
+		flush_gathered(transmit, lane);
 	lane->gathered = 0;
 	lane->bytes = 0;
 }
@@ -305,6 +327,19 @@ static struct mcr_flow flow_of(const struct mcr_output *output, const struct mcr
 	return flow;
 }
 
+static void refuse(struct mcr_transmit *transmit, const struct mcr_output *output,
+		   const struct mcr_datagram *datagram, uint32_t bytes, enum mcr_not_sent reason)
+{
+	transmit->senders[output->slot].counters->not_sent[reason]++;
+	if (transmit->tracer.on)
+		mcr_tracer__note(&transmit->tracer, output->slot, datagram, bytes, reason + 1u);
+}
+
+static const void *last_of(const struct mcr_lane *lane)
+{
+	return lane->gathered ? lane->payloads[lane->gathered - 1].iov_base : NULL;
+}
+
 void mcr_transmit__add(struct mcr_transmit *transmit, const struct mcr_output *output,
 		       const struct mcr_datagram *datagram, uint32_t segment_bytes)
 {
@@ -321,11 +356,14 @@ void mcr_transmit__add(struct mcr_transmit *transmit, const struct mcr_output *o
 		uint32_t bytes = segment_bytes && left > segment_bytes ? segment_bytes : left;
 
 		if (!lane)
-			sender->counters->not_sent[MCR_NOT_SENT_TTL]++;
+			refuse(transmit, output, datagram, bytes, MCR_NOT_SENT_TTL);
 		else if (output->rate && !within_rate(transmit, sender, bytes))
-			sender->counters->not_sent[MCR_NOT_SENT_RATE]++;
+			refuse(transmit, output, datagram, bytes, MCR_NOT_SENT_RATE);
 		else
 			gather(transmit, lane, payload, bytes);
+		if (lane && transmit->tracer.on && last_of(lane) == payload)
+			mcr_tracer__begin(&transmit->tracer, (uint32_t)(lane - transmit->lanes),
+					  lane->gathered - 1u, output->slot, datagram, bytes);
 		payload += bytes;
 		left -= bytes;
 	} while (left);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "../mcr.h"
+#include "trace.h"
 
 #include <stdbool.h>
 #include <sys/types.h>
@@ -56,9 +57,10 @@ struct mcr_transmit {
 	uint32_t *dirty;	    /* lanes with payloads */
 	uint32_t dirty_count;
 	uint64_t now_ns;
+	struct mcr_tracer tracer;
 };
 
-int mcr_transmit__init(struct mcr_transmit *transmit, struct mcr_output_counters *counters);
+int mcr_transmit__init(struct mcr_transmit *transmit, struct mcr_shared *shared);
 void mcr_transmit__free(struct mcr_transmit *transmit);
 void mcr_transmit__attach(struct mcr_transmit *transmit, uint32_t slot, int fd, int ip_version);
 /* Gather a datagram, in pieces of segment_bytes unless that is 0, for one output of the table in use.  The

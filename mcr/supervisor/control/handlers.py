@@ -1,6 +1,7 @@
 """What the daemon does for its control clients: one function per method of `wire.control.METHODS`."""
 
 from collections.abc import Mapping
+from typing import cast
 
 from mcr import __version__
 from mcr.errors import Bug
@@ -9,6 +10,8 @@ from mcr.supervisor.core import Supervisor
 from mcr.supervisor.stats import Report
 from mcr.wire.control import PROTOCOL
 from mcr.wire.documents import rule_from_params
+
+_TRACE_DEFAULTS = {"sample": 1, "seconds": 60}
 
 
 class Handlers:
@@ -27,6 +30,9 @@ class Handlers:
             "rule.list": self._rule_list,
             "rule.show": self._rule_show,
             "stats": self._stats,
+            "trace.on": self._trace_on,
+            "trace.off": self._trace_off,
+            "trace.show": self._trace_show,
             "worker.list": self._worker_list,
             "interface.list": self._interface_list,
         }
@@ -61,7 +67,20 @@ class Handlers:
     async def _stats(self, params: Mapping[str, object]) -> object:
         rules = self._supervisor.state.rules
         wanted = [rules.find(str(params["rule"]))] if "rule" in params else list(rules)
-        return self._report().stats(wanted)
+        return self._report().stats(wanted, latency=bool(params.get("latency")))
+
+    async def _trace_on(self, params: Mapping[str, object]) -> object:
+        rule = self._supervisor.state.rules.find(str(params["rule"]))
+        every, seconds = (cast("int", params.get(name, value)) for name, value in _TRACE_DEFAULTS.items())
+        self._supervisor.tracing.start(rule, every, seconds)
+        return {"rule": rule.name, "sample": every, "seconds": seconds}
+
+    async def _trace_off(self, _params: Mapping[str, object]) -> object:
+        self._supervisor.tracing.stop()
+        return {}
+
+    async def _trace_show(self, params: Mapping[str, object]) -> object:
+        return self._supervisor.tracing.show(cast("dict[str, int]", params.get("after", {})))
 
     async def _worker_list(self, _params: Mapping[str, object]) -> object:
         report = self._report()

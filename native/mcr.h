@@ -218,6 +218,7 @@ struct mcr_datagram {
 	uint16_t port;
 	uint8_t ttl;
 	uint8_t dscp;
+	uint8_t guarded; /* the loop guard turns ttl: auto into decrement */
 	const uint8_t *payload;
 	uint32_t payload_bytes;
 };
@@ -254,8 +255,18 @@ uint64_t mcr_relay__digest(const struct mcr_relay *relay);
 uint64_t mcr_relay__generation(const struct mcr_relay *relay);
 /* How long to let a batch gather at high rates (0: not at all), and whether to never sleep. */
 void mcr_relay__set_pace(struct mcr_relay *relay, uint32_t coalesce_us, int busy_poll);
-/* Relay until control_fd is readable (0), or until the kernel refuses to wait (negative errno). */
+/* Relay until control_fd is readable (0), a loop was found (1), or the kernel refuses to wait (negative errno). */
 int mcr_relay__run(struct mcr_relay *relay, int control_fd);
+
+/* A loop that the guard has broken. */
+struct mcr_loop {
+	uint32_t rule; /* slot */
+	uint8_t group[16];
+	uint8_t source[16];
+};
+
+/* The loop that the last run was ended for. */
+struct mcr_loop mcr_relay__loop(const struct mcr_relay *relay);
 
 /* ---- confinement ---- */
 

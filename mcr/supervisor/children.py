@@ -14,7 +14,7 @@ from mcr.supervisor.lifecycle import WorkerEvent, WorkerState, backoff_s, next_s
 from mcr.supervisor.state import State, Worker
 from mcr.supervisor.workers import WorkerProcess
 from mcr.wire import worker as wire
-from mcr.wire.share import pack_share
+from mcr.wire.share import pack_share, unmapped
 
 
 class Children:
@@ -84,7 +84,21 @@ class Children:
             case wire.Installed():
                 worker.installed = (message.generation, message.digest)
                 self._forget_closed(worker)
+            case wire.Loop():
+                self._note_loop(worker, message)
         self._changed()
+
+    def _note_loop(self, worker: Worker, loop: wire.Loop) -> None:
+        placed = [one for one in worker.share.rules if one.slot == loop.rule] if worker.share else []
+        for one in placed:
+            self._state.loops[one.rule.id] = self._state.loops.get(one.rule.id, 0) + 1
+            self._log.warning(
+                "loop broken",
+                rule=one.rule.name,
+                group=str(unmapped(loop.group)),
+                source=str(unmapped(loop.source)),
+                worker=worker.number,
+            )
 
     def _check_proof(self, worker: Worker, ready: wire.Ready) -> None:
         differences = confine.differences(WORKER, ready.proof)

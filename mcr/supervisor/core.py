@@ -64,6 +64,7 @@ class Supervisor:
         """Take a rule out of force; returns when every worker has forgotten it, or does not for too long."""
         self.state.rules = self.state.rules.without(rule_id)
         self.tracing.forget(rule_id)
+        self.state.loops.pop(rule_id, None)
         self.state.slots.leave(rule_id)
         await self._settle()
 

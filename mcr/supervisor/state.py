@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from mcr.model.bpf import Destination
 from mcr.model.link import Link
+from mcr.model.rule import RuleId
 from mcr.model.ruleset import Ruleset
 from mcr.model.share import Share
 from mcr.supervisor.actions import Action
@@ -101,6 +102,7 @@ class State:
     Attributes:
         interfaces: by ifindex.
         outputs: by slot.
+        loops: times that the loop guard has broken a loop, by rule.
         failures: steps that the kernel refused since the last look at the world, and why.
     """
 
@@ -114,4 +116,5 @@ class State:
     interfaces: dict[int, OpenInterface] = field(default_factory=dict)
     outputs: dict[int, OpenedOutput] = field(default_factory=dict)
     holds: dict[PortHold, socket.socket] = field(default_factory=dict)
+    loops: dict[RuleId, int] = field(default_factory=dict)
     failures: dict[Action, str] = field(default_factory=dict)

@@ -168,6 +168,7 @@ class Report:
             "reason": reason,
             "matched": counted.matched,
             "bytes": counted.bytes,
+            "loops": self._state.loops.get(rule.id, 0),
             "outputs": [
                 _output_stats(output, slot, snapshots)
                 for output, slot in zip(rule.outputs, slots.outputs, strict=True)

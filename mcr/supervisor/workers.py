@@ -89,7 +89,7 @@ class WorkerProcess:
             self.hang_up()
             failed(error)
             return
-        if isinstance(message, wire.Ready | wire.Installed):
+        if isinstance(message, wire.FromWorker):
             heard(message)
         else:
-            failed(PeerError(f"got a message of kind {message.kind!r}, expected ready or installed"))
+            failed(PeerError(f"got a message of kind {message.kind!r}, expected one from a worker"))

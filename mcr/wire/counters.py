@@ -7,12 +7,12 @@ One worker writes it, the supervisor reads it.  All fields are unsigned 64-bit n
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv6Address
 from mmap import mmap
 from typing import Any
 
 from mcr.model.endpoint import Address
 from mcr.model.stats import IGNORED_REASONS, NOT_SENT_REASONS, InterfaceCounters, OutputCounters, RuleCounters
+from mcr.wire.share import unmapped
 
 MAX_INTERFACES = 64
 MAX_RULES = 8192
@@ -186,10 +186,7 @@ def trace_request(rule_slot: int | None, every: int) -> tuple[int, bytes]:
 def _trace_entry(fields: tuple[Any, ...]) -> TraceEntry:
     number, received_ns, sent_ns, output, verdict, length, port, ttl, source = fields
     name = NOT_SENT_REASONS[verdict - 1] if verdict else "sent"
-    mapped = IPv6Address(source)
-    return TraceEntry(
-        number, received_ns, sent_ns, output, name, length, port, ttl, mapped.ipv4_mapped or mapped
-    )
+    return TraceEntry(number, received_ns, sent_ns, output, name, length, port, ttl, unmapped(source))
 
 
 def interface_span(slot: int) -> tuple[int, int]:

@@ -78,6 +78,7 @@ RuleStats = TypedDict(
         "reason": str | None,
         "matched": int,
         "bytes": int,
+        "loops": int,
         "outputs": list[OutputStats],
         "latency_us": NotRequired["LatencyDocument"],
     },

@@ -8,6 +8,7 @@ the digest from there, so that a wrong table cannot hide behind a right message.
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from ipaddress import IPv6Address
 
 from mcr.model.endpoint import Address, Endpoint
 from mcr.model.mapping import Mapped
@@ -69,6 +70,12 @@ def mapped(address: Address) -> bytes:
     """Give 16 bytes in network order, IPv4 as ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2)."""
     packed = address.packed
     return packed if len(packed) == len(_V4_MAPPED) + 4 else _V4_MAPPED + packed
+
+
+def unmapped(packed: bytes) -> Address:
+    """Read what `mapped` writes."""
+    address = IPv6Address(packed)
+    return address.ipv4_mapped or address
 
 
 def _order(placed: PlacedRule) -> tuple[object, ...]:

@@ -8,6 +8,7 @@ Messages between the supervisor and a worker: one msgpack map per packet, descri
                            outputs  where to send; one connected UDP socket each
                            share    the table to install; 1: a memory file with the share
     worker -> supervisor   ready    the proof of confinement
+                           loop     the guard has broken a loop
                            installed  the generation and digest of the table now in use
 """
 
@@ -79,10 +80,20 @@ class Installed:
     digest: int
 
 
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """The guard has broken a loop: the rule's slot, and group and source (16 bytes each) of a datagram."""
+
+    kind: ClassVar[str] = "loop"
+    rule: int
+    group: bytes
+    source: bytes
+
+
 ToWorker = Hello | Ring | Outputs | ShareFile
-FromWorker = Ready | Installed
+FromWorker = Ready | Installed | Loop
 _KINDS: Mapping[str, type[ToWorker | FromWorker]] = {
-    kind.kind: kind for kind in (Hello, Ring, Outputs, ShareFile, Ready, Installed)
+    kind.kind: kind for kind in (Hello, Ring, Outputs, ShareFile, Ready, Installed, Loop)
 }
 
 

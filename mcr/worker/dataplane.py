@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from mcr._native import ffi, lib
 from mcr.errors import KernelError
+from mcr.wire.worker import Loop
 
 
 def allow_system_calls(names: Sequence[str]) -> None:
@@ -55,9 +56,14 @@ class Dataplane:
         _check("install share of", f"{length} bytes", lib.mcr_relay__install(self._relay, descriptor, length))
         return lib.mcr_relay__generation(self._relay), lib.mcr_relay__digest(self._relay)
 
-    def run(self, control: int) -> None:
-        """Relay until *control* is readable; the interpreter's lock is released meanwhile."""
-        _check("wait for", "packets", lib.mcr_relay__run(self._relay, control))
+    def run(self, control: int) -> Loop | None:
+        """Relay until *control* is readable or a loop was found; meanwhile other threads may run."""
+        result = lib.mcr_relay__run(self._relay, control)
+        _check("wait for", "packets", result)
+        if not result:
+            return None
+        found = lib.mcr_relay__loop(self._relay)
+        return Loop(found.rule, *(bytes(ffi.buffer(one)) for one in (found.group, found.source)))
 
 
 def _check(operation: str, subject: str, result: int) -> None:

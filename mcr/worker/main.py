@@ -57,5 +57,8 @@ def _serve(channel: Channel) -> None:
     channel.send(wire.Ready(status.proof()))
     link = Link(channel, dataplane)
     while True:
-        dataplane.run(channel.fileno())
-        link.serve_one()
+        loop = dataplane.run(channel.fileno())
+        if loop:
+            channel.send(loop)
+        else:
+            link.serve_one()

@@ -1,3 +1,4 @@
+#include "guard.h"
 #include "ring.h"
 #include "table.h"
 #include "transmit.h"
@@ -51,6 +52,9 @@ struct mcr_relay {
 	struct mcr_transmit transmit;
 	struct mcr_arena arena;
 	struct pace pace;
+	struct mcr_guard *guards; /* MCR_MAX_RULES */
+	struct mcr_loop loop;
+	bool loop_found;
 	struct stamp *stamps; /* BATCH_FRAMES for each ring */
 	uint32_t stamp_count;
 	uint64_t next_control_ns;
@@ -76,7 +80,8 @@ static int allocate(struct mcr_relay *relay)
 	relay->arena.bytes = MCR_ARENA_BYTES;
 	relay->arena.data = malloc(MCR_ARENA_BYTES);
 	relay->stamps = calloc((size_t)BATCH_FRAMES * MCR_MAX_INTERFACES, sizeof(struct stamp));
-	if (!relay->table || !relay->spare || !relay->arena.data || !relay->stamps)
+	relay->guards = calloc(MCR_MAX_RULES, sizeof(struct mcr_guard));
+	if (!relay->table || !relay->spare || !relay->arena.data || !relay->stamps || !relay->guards)
 		return -ENOMEM;
 	return mcr_transmit__init(&relay->transmit, relay->shared);
 }
@@ -112,6 +117,7 @@ void mcr_relay__free(struct mcr_relay *relay)
 	mcr_table__free(relay->spare);
 	free(relay->arena.data);
 	free(relay->stamps);
+	free(relay->guards);
 	if (relay->shared && relay->shared != MAP_FAILED)
 		munmap(relay->shared, sizeof(struct mcr_shared));
 	free(relay);
@@ -251,6 +257,25 @@ static uint32_t relay_datagrams(struct mcr_relay *relay, const struct mcr_rule *
 	return count;
 }
 
+/* Only a datagram whose time to live has run out can loop for ever. */
+static void watch_for_loop(struct mcr_relay *relay, const struct mcr_rule *rule,
+			   struct mcr_datagram *datagram)
+{
+	struct mcr_guard *guard = &relay->guards[rule->slot];
+	uint64_t now = relay->transmit.now_ns;
+
+	datagram->guarded = 0;
+	if (datagram->ttl > 1)
+		return;
+	if (mcr_guard__found_loop(guard, datagram, now)) {
+		relay->loop_found = true;
+		relay->loop.rule = rule->slot;
+		memcpy(relay->loop.group, datagram->group, 16);
+		memcpy(relay->loop.source, datagram->source, 16);
+	}
+	datagram->guarded = mcr_guard__is_on(guard, now);
+}
+
 /* Give the number of datagrams to send. */
 static uint32_t relay_frame(struct mcr_relay *relay, uint32_t slot, const struct mcr_frame *frame)
 {
@@ -274,6 +299,7 @@ static uint32_t relay_frame(struct mcr_relay *relay, uint32_t slot, const struct
 		return 0;
 	}
 	rule = &relay->table->rules[found];
+	watch_for_loop(relay, rule, &datagram);
 	relay->transmit.tracer.received_ns = frame->received_ns;
 	relay->transmit.tracer.on = mcr_tracer__wants(&relay->transmit.tracer, rule->slot);
 	count = relay_datagrams(relay, rule, &datagram, frame->segment_bytes);
@@ -442,11 +468,17 @@ static int wait_for_more(struct mcr_relay *relay, uint64_t now)
 	return poll_control(relay, now);
 }
 
+struct mcr_loop mcr_relay__loop(const struct mcr_relay *relay)
+{
+	return relay->loop;
+}
+
 int mcr_relay__run(struct mcr_relay *relay, int control_fd)
 {
 	int ready = 0;
 
 	relay->waits[0] = (struct pollfd){ .fd = control_fd, .events = POLLIN };
+	relay->loop_found = false;
 	while (ready == 0 || (ready < 0 && errno == EINTR)) {
 		uint64_t now = now_ns();
 		struct batch batch = relay_batch(relay, now);
@@ -454,6 +486,8 @@ int mcr_relay__run(struct mcr_relay *relay, int control_fd)
 		measure(&relay->pace, batch.datagrams, now);
 		if (now >= relay->next_heartbeat_ns)
 			beat(relay, now);
+		if (relay->loop_found)
+			return 1;
 		if (batch.full || relay->pace.busy_poll)
 			ready = poll_control(relay, now);
 		else if (relay->pace.gathering)

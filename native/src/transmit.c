@@ -284,8 +284,10 @@ static struct mcr_lane *enter_lane(struct mcr_transmit *transmit, uint32_t slot,
 }
 
 /* The time to live to send with, 0 for none. */
-static uint8_t ttl_of(const struct mcr_output *output, uint8_t arrived)
+static uint8_t ttl_of(const struct mcr_output *output, const struct mcr_datagram *datagram)
 {
+	uint8_t arrived = datagram->ttl;
+
 	switch (output->ttl_policy) {
 	case MCR_TTL_KEEP:
 		return arrived;
@@ -294,7 +296,7 @@ static uint8_t ttl_of(const struct mcr_output *output, uint8_t arrived)
 	case MCR_TTL_FIXED:
 		return output->ttl;
 	default:
-		return arrived > 1 ? arrived - 1 : 1;
+		return arrived > 1 ? arrived - 1 : !datagram->guarded;
 	}
 }
 
@@ -312,7 +314,7 @@ static void map_address(uint8_t address[16], const struct mcr_output *output, co
 
 static struct mcr_flow flow_of(const struct mcr_output *output, const struct mcr_datagram *datagram)
 {
-	struct mcr_flow flow = { .ttl = ttl_of(output, datagram->ttl),
+	struct mcr_flow flow = { .ttl = ttl_of(output, datagram),
 				 .dscp = output->dscp_policy == MCR_DSCP_KEEP ? datagram->dscp :
 										output->dscp };
 

@@ -18,6 +18,7 @@
 #define MCR_NOT_SENT_REASONS 14
 #define MCR_RULE_LATENCY_BUCKETS 64
 #define MCR_TRACE_ENTRIES 4096
+#define MCR_UNMATCHED_ENTRIES 256
 
 /* Why a received datagram was not relayed. */
 enum mcr_ignored {
@@ -122,6 +123,21 @@ struct mcr_trace {
 	struct mcr_trace_entry entries[MCR_TRACE_ENTRIES];
 };
 
+/* UDP multicast that matches no rule; packets is 0 for an entry not in use. */
+struct mcr_unmatched_entry {
+	uint8_t group[16];
+	uint8_t source[16];
+	uint32_t interface; /* slot */
+	uint16_t port;
+	uint16_t reserved;
+	uint64_t packets;      /* that were looked at */
+	uint64_t last_seen_ns; /* CLOCK_REALTIME */
+};
+
+struct mcr_unmatched {
+	struct mcr_unmatched_entry entries[MCR_UNMATCHED_ENTRIES];
+};
+
 struct mcr_shared {
 	uint64_t abi;
 	uint64_t sequence;     /* odd while counters are being changed */
@@ -136,6 +152,7 @@ struct mcr_shared {
 	struct mcr_output_counters outputs[MCR_MAX_OUTPUTS];
 	struct mcr_latency latencies[MCR_MAX_RULES];
 	struct mcr_trace trace;
+	struct mcr_unmatched unmatched;
 };
 
 /* ---- a share, as the supervisor writes it: header, rules, outputs, sources ---- */
@@ -246,6 +263,8 @@ void mcr_relay__free(struct mcr_relay *relay);
 /* Map the receive ring of a TPACKET_V2 socket and read on from the shared cursor. */
 int mcr_relay__attach_ring(struct mcr_relay *relay, uint32_t slot, int fd, uint32_t frame_bytes,
 			   uint32_t frames);
+/* Look at the packets of an interface that match no rule, from a cooked packet socket. */
+int mcr_relay__attach_watch(struct mcr_relay *relay, uint32_t slot, int fd);
 /* Give an output slot its connected UDP socket, of IP version 4 or 6; an older one is closed. */
 int mcr_relay__attach_output(struct mcr_relay *relay, uint32_t slot, int fd, int ip_version);
 /* Build the table of a share aside, swap it in, and close rings and outputs that it does not name.

@@ -207,6 +207,7 @@ GROUPS: Mapping[str, str] = {
     "rule": "show and change rules",
     "worker": "show workers",
     "interface": "show input interfaces",
+    "unmatched": "show what matches no rule",
     "trace": "follow single datagrams of a rule",
 }
 
@@ -274,6 +275,12 @@ COMMANDS: Mapping[str, Command] = {
         render.guarded(render.show_trace),
         _follow_argument,
         lambda options: {"follow": options.follow},
+    ),
+    "unmatched list": Command(
+        "list UDP multicast that arrives and matches no rule: why nothing comes out",
+        ("mcrctl unmatched list",),
+        _ask("unmatched.list"),
+        render.guarded(render.show_unmatched),
     ),
     "worker list": Command(
         "list the workers and whether they have the rules they should have",

@@ -17,6 +17,7 @@ from mcr.wire.documents import (
     StatsDocument,
     TraceDocument,
     TracingDocument,
+    UnmatchedDocument,
     WorkerDocument,
 )
 
@@ -136,6 +137,21 @@ def show_trace(trace: TraceDocument) -> str:
     return (
         table(["TIME", "WORKER", "SOURCE", "TTL", "BYTES", "TO", "VERDICT", "DELAY US"], rows) if rows else ""
     )
+
+
+def show_unmatched(entries: Sequence[UnmatchedDocument]) -> str:
+    """Give a table; the destination is written as a rule's input would be."""
+    now = time.time()
+    rows = [
+        [_destination(one), one["source"], one["packets"], duration(max(0.0, now - one["last_seen"]))]
+        for one in entries
+    ]
+    return table(["DESTINATION", "SOURCE", "PACKETS", "LAST SEEN"], rows) if rows else "nothing unmatched"
+
+
+def _destination(one: UnmatchedDocument) -> str:
+    place = f"{one['group']}%{one['interface']}"
+    return f"[{place}]:{one['port']}" if ":" in one["group"] else f"{place}:{one['port']}"
 
 
 def nothing(_document: object) -> str:

@@ -24,6 +24,7 @@ class Configuration:
         workers: how many; None for one on each CPU that the daemon may use.
         steering: for interfaces of every kind.
         coalesce_us: how long a worker lets a batch gather once it sends 20,000 datagrams/s; 0 for not at all.
+        watch_unmatched: keep a table of UDP multicast that matches no rule.
         busy_poll: workers never sleep.
         ring_bytes: of one worker's ring on one interface; None for what fits the number of workers.
         rules: without problems, all of origin ``config``.
@@ -33,6 +34,7 @@ class Configuration:
     steering: Steering = Steering.AUTO
     coalesce_us: int = DEFAULT_COALESCE_US
     busy_poll: bool = False
+    watch_unmatched: bool = True
     ring_bytes: int | None = None
     rules: Ruleset = field(default_factory=Ruleset)
 
@@ -67,6 +69,7 @@ def compile_tree(tree: object) -> tuple[Configuration, list[str]]:
         steering=file.steering,
         coalesce_us=file.coalesce_us,
         busy_poll=file.busy_poll,
+        watch_unmatched=file.watch_unmatched,
         ring_bytes=None if file.ring_mib is None else file.ring_mib << 20,
         rules=ruleset(rule for _, rule in rules),
     )

@@ -256,6 +256,7 @@ class File(Strict):
         default=DEFAULT_COALESCE_US, description=f"0 to {MAX_COALESCE_US}", ge=0, le=MAX_COALESCE_US
     )
     busy_poll: bool = Field(default=False, description="true or false")
+    watch_unmatched: bool = Field(default=True, description="true or false")
     ring_mib: int | None = Field(default=None, description=f"1 to {MAX_RING_MIB}", ge=1, le=MAX_RING_MIB)
     rules: list[object] = Field(default_factory=list, description="a list of rules")
 

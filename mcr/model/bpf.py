@@ -25,11 +25,12 @@ _LD_MEM, _LDX_MEM, _ST = 0x60, 0x61, 0x02
 _TAX = 0x07
 _ADD_X, _XOR_X, _MUL, _RSH = 0x0C, 0xAC, 0x24, 0x74
 _AND = 0x54
-_JA, _JEQ, _JGT, _JGE = 0x05, 0x15, 0x25, 0x35
+_JA, _JEQ, _JGT, _JGE, _JSET = 0x05, 0x15, 0x25, 0x35, 0x45
 _RET, _RET_A = 0x06, 0x16
 
 _NET = 0xFFF00000  # SKF_NET_OFF
 _PROTOCOL = 0xFFFFF000  # SKF_AD_OFF + SKF_AD_PROTOCOL
+_VLAN_TAG_PRESENT = 0xFFFFF030  # SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT
 
 _ETH_P_IP, _ETH_P_IPV6, _UDP, _FRAGMENT = 0x0800, 0x86DD, 17, 44
 _LEAF_KEYS = 24
@@ -95,8 +96,44 @@ def filter_program(destinations: Iterable[Destination]) -> Program:
     return [*_hash_of_destination(rejects_others=True), Instruction(_RET, operand=KEEP_ALL)]
 
 
-def _range(wanted: Range) -> list[Instruction]:
-    """End with everything if the destination is within, else go on behind."""
+def unmatched_program(destinations: Iterable[Destination]) -> Program:
+    """Keep untagged UDP multicast, but no later fragments, that `filter_program` does not keep."""
+    distinct = set(destinations)
+    wanted = sorted(one for one in distinct if isinstance(one, int))
+    ranges = sorted((one for one in distinct if isinstance(one, Range)), key=str)
+    within = [instruction for one in ranges for instruction in _range(one, found=0)]
+    program = [
+        *_only_multicast(),
+        *within,
+        *_hash_of_destination(rejects_others=True),
+        *_search(wanted, found=0, missing=KEEP_ALL),
+    ]
+    return program if len(program) <= MAX_INSTRUCTIONS else nothing()
+
+
+def _only_multicast() -> list[Instruction]:
+    """End with 0 for tagged frames, unicast and later fragments."""
+    return [
+        Instruction(_LD_W, operand=_VLAN_TAG_PRESENT),
+        Instruction(_JEQ, 1, 0, 0),
+        Instruction(_RET),
+        Instruction(_LD_W, operand=_PROTOCOL),
+        Instruction(_JEQ, 0, 7, _ETH_P_IP),
+        Instruction(_LD_H, operand=_NET + 6),
+        Instruction(_JSET, 0, 1, 0x1FFF),
+        Instruction(_RET),
+        Instruction(_LD_B, operand=_NET + 16),
+        Instruction(_AND, operand=0xF0),
+        Instruction(_JEQ, 4, 0, 0xE0),
+        Instruction(_RET),
+        Instruction(_LD_B, operand=_NET + 24),
+        Instruction(_JEQ, 1, 0, 0xFF),
+        Instruction(_RET),
+    ]
+
+
+def _range(wanted: Range, found: int = KEEP_ALL) -> list[Instruction]:
+    """End with *found* if the destination is within, else go on behind."""
     ipv4 = wanted.address.version == 4
     tests: list[Test] = [
         [Instruction(_LD_W, operand=_PROTOCOL), (_JEQ, _ETH_P_IP if ipv4 else _ETH_P_IPV6)],
@@ -116,10 +153,10 @@ def _range(wanted: Range) -> list[Instruction]:
         ]
     else:
         load_port = [Instruction(_LD_H, operand=_NET + 42)]
-    return _chain([*tests, [*load_port, (_JGE, wanted.first)]], last_port=wanted.last)
+    return _chain([*tests, [*load_port, (_JGE, wanted.first)]], wanted.last, found)
 
 
-def _chain(tests: Sequence[Test], last_port: int) -> list[Instruction]:
+def _chain(tests: Sequence[Test], last_port: int, found: int) -> list[Instruction]:
     """Lay out tests of which the first that fails jumps behind them all."""
     total = sum(map(len, tests)) + 2  # and the test of the last port, and the end
     program: list[Instruction] = []
@@ -129,7 +166,7 @@ def _chain(tests: Sequence[Test], last_port: int) -> list[Instruction]:
             program.append(
                 step if isinstance(step, Instruction) else Instruction(step[0], 0, behind, step[1])
             )
-    return [*program, Instruction(_JGT, 1, 0, last_port), Instruction(_RET, operand=KEEP_ALL)]
+    return [*program, Instruction(_JGT, 1, 0, last_port), Instruction(_RET, operand=found)]
 
 
 def _hash_of_destination(*, rejects_others: bool) -> list[Instruction]:
@@ -205,7 +242,7 @@ def _fold(bits: int) -> list[Instruction]:
     return [Instruction(_TAX), Instruction(_RSH, operand=bits), Instruction(_XOR_X)]
 
 
-def _search(wanted: Sequence[int]) -> list[Instruction]:
+def _search(wanted: Sequence[int], found: int = KEEP_ALL, missing: int = 0) -> list[Instruction]:
     """
     Search sorted values by halves, the last few one by one.
 
@@ -213,7 +250,12 @@ def _search(wanted: Sequence[int]) -> list[Instruction]:
     """
     if len(wanted) <= _LEAF_KEYS:
         tests = [Instruction(_JEQ, len(wanted) - index, 0, value) for index, value in enumerate(wanted)]
-        return [*tests, Instruction(_RET), Instruction(_RET, operand=KEEP_ALL)]
+        return [*tests, Instruction(_RET, operand=missing), Instruction(_RET, operand=found)]
     middle = len(wanted) // 2
-    lower, upper = _search(wanted[:middle]), _search(wanted[middle:])
-    return [Instruction(_JGE, 0, 1, wanted[middle]), Instruction(_JA, operand=len(lower)), *lower, *upper]
+    lower, upper = (_search(half, found, missing) for half in (wanted[:middle], wanted[middle:]))
+    return [
+        Instruction(_JGE, 0, 1, wanted[middle]),
+        Instruction(_JA, operand=len(lower)),
+        *lower,
+        *upper,
+    ]

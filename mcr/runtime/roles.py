@@ -52,6 +52,7 @@ WORKER = Role(
         # packets
         "recvfrom",
         "recvmsg",
+        "recvmmsg",
         "sendmsg",
         "sendmmsg",
         "sendto",

@@ -155,6 +155,8 @@ class Children:
             worker.rings.add(ifindex)
             message = wire.Ring(interface.slot, interface.shape.frame_bytes, interface.shape.frames)
             await process.send(message, [interface.rings[worker.number].fileno()])
+            if interface.watch and interface.slot % len(self._state.workers) == worker.number:
+                await process.send(wire.Watch(interface.slot), [interface.watch.fileno()])
 
     async def _give_outputs(self, worker: Worker, process: WorkerProcess, action: GiveOutputs) -> None:
         for start in range(0, len(action.slots), wire.MAX_DESCRIPTORS):

@@ -8,11 +8,13 @@ from mcr.wire.counters import (
     SHARED_BYTES,
     Snapshot,
     TraceEntry,
+    UnmatchedEntry,
     WorkerHeader,
     read_header,
     read_latency,
     read_snapshot,
     read_trace,
+    read_unmatched,
     trace_request,
 )
 
@@ -49,6 +51,10 @@ class CounterFile:
     def trace(self, after: int) -> list[TraceEntry]:
         """Read the traced datagrams behind number *after*."""
         return read_trace(self._memory, after)
+
+    def unmatched(self) -> list[UnmatchedEntry]:
+        """Read what matched no rule."""
+        return read_unmatched(self._memory)
 
     def ask_for_trace(self, rule_slot: int | None, every: int) -> None:
         """Let the worker trace every nth datagram of a rule, or none."""

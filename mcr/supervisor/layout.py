@@ -84,6 +84,7 @@ class Wishes:
     coalesce_us: int
     busy_poll: bool
     ring_bytes: int
+    watch_unmatched: bool
 
 
 def plan(

@@ -185,6 +185,7 @@ def _make_state(workers: int | None, configuration: Configuration) -> State:
             configuration.coalesce_us,
             configuration.busy_poll,
             configuration.ring_bytes or default_ring_bytes(count),
+            configuration.watch_unmatched,
         ),
         workers=[Worker(number, cpus[number % len(cpus)], CounterFile(number)) for number in range(count)],
         memberships=Memberships(read_limits()),

@@ -1,6 +1,7 @@
 """The one module that touches the world: it does what `reconcile` asks for, and notes what came of it."""
 
 import socket
+import time
 from contextlib import ExitStack
 
 from mcr.errors import KernelError
@@ -56,8 +57,8 @@ class Performer:
         await self._children.stop(deadline_s)
         with ExitStack() as closing:
             for interface in self._state.interfaces.values():
-                for ring in interface.rings:
-                    closing.callback(ring.close)
+                for each in (*interface.rings, *([interface.watch] if interface.watch else [])):
+                    closing.callback(each.close)
             for opened in self._state.outputs.values():
                 closing.callback(opened.socket.close)
             for held in self._state.holds.values():
@@ -95,14 +96,16 @@ class Performer:
         slot = self._state.interface_slots.take()
         for worker in self._state.workers:
             worker.counters.clear(interface_span(slot))
-        opened = OpenInterface(action.plan, slot, shape, rings)
+        opened = OpenInterface(action.plan, slot, shape, rings, time.time_ns())
+        if self._state.wishes.watch_unmatched:
+            opened.watch = sockets.open_watch(link)
         self._state.interfaces[link.index] = opened
         self._log.info("interface opened", interface=link.name, steering=action.plan.steering.value)
 
     def _close_rings(self, ifindex: int) -> None:
         interface = self._state.interfaces.pop(ifindex)
-        for ring in interface.rings:
-            ring.close()
+        for each in (*interface.rings, *([interface.watch] if interface.watch else [])):
+            each.close()
         self._state.interface_slots.give_back(interface.slot)
         self._log.info("interface closed", interface=interface.plan.link.name)
 
@@ -121,6 +124,8 @@ class Performer:
         program = bpf.filter_program(action.destinations)
         for ring in interface.rings:
             sockets.set_filter(ring, program)
+        if interface.watch:
+            sockets.set_filter(interface.watch, bpf.unmatched_program(action.destinations))
         interface.destinations = action.destinations
 
     def _hold_port(self, action: HoldPort) -> None:

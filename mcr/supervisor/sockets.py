@@ -44,6 +44,7 @@ RING_BYTES = 32 << 20
 INTERFACE_BYTES = 128 << 20
 # Frames longer than a ring frame wait here whole.
 COPY_QUEUE_BYTES = 16 << 20
+WATCH_QUEUE_BYTES = 1 << 17
 SEND_QUEUE_BYTES = 8 << 20
 
 Arguments = ParamSpec("Arguments")
@@ -101,6 +102,29 @@ def open_rings(link: Link, workers: int, shape: RingShape, steering: Steering) -
             ring.close()
         raise
     return rings
+
+
+def open_watch(link: Link) -> socket.socket:
+    """
+    Open a packet socket with a small queue for what matches no rule; nothing passes its filter yet.
+
+    Raises:
+        KernelError: a step was refused.
+    """
+    return _naming("open watch on", link.name, _open_watch)(link)
+
+
+def _open_watch(link: Link) -> socket.socket:
+    watch = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+    try:
+        _attach(watch, socket.SOL_SOCKET, SO_ATTACH_FILTER, bpf.nothing())
+        watch.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+        watch.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, WATCH_QUEUE_BYTES)
+        watch.bind((link.name, ETH_P_ALL))
+    except OSError:
+        watch.close()
+        raise
+    return watch
 
 
 def set_filter(ring: socket.socket, program: bpf.Program) -> None:

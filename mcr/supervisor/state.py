@@ -27,6 +27,8 @@ class OpenInterface:
 
     Attributes:
         rings: by worker number.
+        opened_ns: CLOCK_REALTIME; what was seen before was seen on another interface with this slot.
+        watch: for what matches no rule, or None if that is not wanted.
         destinations: those that pass the filter.
         kernel_dropped: frames that found no room so far.
     """
@@ -35,6 +37,8 @@ class OpenInterface:
     slot: int
     shape: RingShape
     rings: list[socket.socket]
+    opened_ns: int
+    watch: socket.socket | None = None
     destinations: frozenset[Destination] = frozenset()
     kernel_dropped: int = 0
 

@@ -27,6 +27,7 @@ from mcr.wire.documents import (
     RuleDocument,
     RuleStats,
     StatsDocument,
+    UnmatchedDocument,
     WorkerDocument,
 )
 from mcr.wire.share import share_digest
@@ -102,6 +103,24 @@ class Report:
             "memberships": sorted(str(one) for one in held if one.ifindex == link.index),
             "ring": {"frames": shape.frames, "frame_bytes": shape.frame_bytes, "bytes": shape.bytes},
         }
+
+    def unmatched(self) -> list[UnmatchedDocument]:
+        """List what matched no rule, what came most recently first."""
+        interfaces = {one.slot: one for one in self._state.interfaces.values()}
+        entries = [entry for worker in self._state.workers for entry in worker.counters.unmatched()]
+        entries.sort(key=lambda entry: entry.last_seen_ns, reverse=True)
+        return [
+            {
+                "interface": interfaces[entry.interface].plan.link.name,
+                "group": str(entry.group),
+                "port": entry.port,
+                "source": str(entry.source),
+                "packets": entry.packets,
+                "last_seen": entry.last_seen_ns / 1e9,
+            }
+            for entry in entries
+            if entry.interface in interfaces and entry.last_seen_ns >= interfaces[entry.interface].opened_ns
+        ]
 
     def _rule(self, rule: Rule) -> RuleDocument:
         reason = self._why_pending(rule)

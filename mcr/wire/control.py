@@ -75,6 +75,7 @@ METHODS: Mapping[str, Method] = {
     "trace.show": Method(
         "answers what was traced, behind the given number of each worker", Record({}, {"after": Numbers()})
     ),
+    "unmatched.list": Method("answers what arrives as UDP multicast and matches no rule", _NOTHING),
     "worker.list": Method("answers the documents of all workers", _NOTHING),
     "interface.list": Method("answers the documents of all input interfaces", _NOTHING),
 }

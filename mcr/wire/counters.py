@@ -34,7 +34,10 @@ TRACE_AT = LATENCIES_AT + MAX_RULES * LATENCY_WORDS
 TRACE_ENTRIES = 4096
 _TRACE_HEADER = struct.Struct("=3Q")
 _TRACE_ENTRY = struct.Struct("=QQQIIIHBx16s")
-SHARED_BYTES = TRACE_AT * WORD_BYTES + _TRACE_HEADER.size + TRACE_ENTRIES * _TRACE_ENTRY.size
+_UNMATCHED_AT = TRACE_AT * WORD_BYTES + _TRACE_HEADER.size + TRACE_ENTRIES * _TRACE_ENTRY.size
+UNMATCHED_ENTRIES = 256
+_UNMATCHED_ENTRY = struct.Struct("=16s16sIHxxQQ")
+SHARED_BYTES = _UNMATCHED_AT + UNMATCHED_ENTRIES * _UNMATCHED_ENTRY.size
 
 SNAPSHOT_TRIES = 500
 _HEADER = struct.Struct(f"={HEADER_WORDS}Q")
@@ -181,6 +184,38 @@ def read_trace(memory: mmap, after: int) -> list[TraceEntry]:
 def trace_request(rule_slot: int | None, every: int) -> tuple[int, bytes]:
     """Give offset and bytes to write so that the worker traces every nth datagram of a rule, or none."""
     return TRACE_AT * WORD_BYTES, struct.pack("=QQ", 0 if rule_slot is None else rule_slot + 1, every)
+
+
+@dataclass(frozen=True, slots=True)
+class UnmatchedEntry:
+    """
+    UDP multicast that matches no rule: ``struct mcr_unmatched_entry``.
+
+    Attributes:
+        interface: its slot.
+        packets: that were looked at.
+        last_seen_ns: CLOCK_REALTIME.
+    """
+
+    group: Address
+    source: Address
+    interface: int
+    port: int
+    packets: int
+    last_seen_ns: int
+
+
+def read_unmatched(memory: mmap) -> list[UnmatchedEntry]:
+    """Read the entries in use, while the worker changes none of them if it leaves time for it."""
+    span = slice(_UNMATCHED_AT, _UNMATCHED_AT + UNMATCHED_ENTRIES * _UNMATCHED_ENTRY.size)
+    copied = memory[span]
+    for _ in range(SNAPSHOT_TRIES):
+        before = read_header(memory).sequence
+        copied = memory[span]
+        if before % 2 == 0 and read_header(memory).sequence == before:
+            break
+    fields = (entry for entry in _UNMATCHED_ENTRY.iter_unpack(copied) if entry[4])
+    return [UnmatchedEntry(unmapped(group), unmapped(source), *rest) for group, source, *rest in fields]
 
 
 def _trace_entry(fields: tuple[Any, ...]) -> TraceEntry:

@@ -122,6 +122,22 @@ class TraceDocument(TypedDict):
     entries: list[TracedDocument]
 
 
+class UnmatchedDocument(TypedDict):
+    """
+    UDP multicast that arrives and matches no rule.
+
+    *packets* are those that were looked at, at most 2,560 a second and interface; *last_seen* is seconds
+    since 1970.
+    """
+
+    interface: str
+    group: str
+    port: int
+    source: str
+    packets: int
+    last_seen: float
+
+
 class TracingDocument(TypedDict):
     """What ``trace.on`` started: every nth datagram of a rule, for some seconds."""
 

@@ -5,6 +5,7 @@ Messages between the supervisor and a worker: one msgpack map per packet, descri
 
     supervisor -> worker   hello    who you are; 1 descriptor: the shared counters
                            ring     an interface to read; 1: its packet socket
+                           watch    an interface to look at what matches no rule; 1: a packet socket
                            outputs  where to send; one connected UDP socket each
                            share    the table to install; 1: a memory file with the share
     worker -> supervisor   ready    the proof of confinement
@@ -43,6 +44,14 @@ class Ring:
     slot: int
     frame_bytes: int
     frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """An interface slot, whose packets that match no rule come from the socket."""
+
+    kind: ClassVar[str] = "watch"
+    slot: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +99,10 @@ class Loop:
     source: bytes
 
 
-ToWorker = Hello | Ring | Outputs | ShareFile
+ToWorker = Hello | Ring | Watch | Outputs | ShareFile
 FromWorker = Ready | Installed | Loop
 _KINDS: Mapping[str, type[ToWorker | FromWorker]] = {
-    kind.kind: kind for kind in (Hello, Ring, Outputs, ShareFile, Ready, Installed, Loop)
+    kind.kind: kind for kind in (Hello, Ring, Watch, Outputs, ShareFile, Ready, Installed, Loop)
 }
 
 

@@ -43,6 +43,10 @@ class Dataplane:
             lib.mcr_relay__attach_ring(self._relay, slot, descriptor, frame_bytes, frames),
         )
 
+    def attach_watch(self, slot: int, descriptor: int) -> None:
+        """Look at the packets of an interface that match no rule."""
+        _check("watch", f"slot {slot}", lib.mcr_relay__attach_watch(self._relay, slot, descriptor))
+
     def attach_output(self, slot: int, descriptor: int, ip_version: int) -> None:
         """Send an output's payloads through a connected UDP socket."""
         _check(

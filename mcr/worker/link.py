@@ -26,6 +26,9 @@ class Link:
             case wire.Ring():
                 (descriptor,) = descriptors
                 self._dataplane.attach_ring(message.slot, descriptor, message.frame_bytes, message.frames)
+            case wire.Watch():
+                (descriptor,) = descriptors
+                self._dataplane.attach_watch(message.slot, descriptor)
             case wire.Outputs():
                 for slot, version, descriptor in zip(
                     message.slots, message.versions, descriptors, strict=True
@@ -36,4 +39,6 @@ class Link:
                 generation, digest = self._dataplane.install(descriptor, message.bytes)
                 self._channel.send(wire.Installed(generation, digest))
             case _:
-                raise PeerError(f"got a message of kind {message.kind!r}, expected ring, outputs or share")
+                raise PeerError(
+                    f"got a message of kind {message.kind!r}, expected ring, watch, outputs or share"
+                )

@@ -2,6 +2,7 @@
 #include "ring.h"
 #include "table.h"
 #include "transmit.h"
+#include "watch.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -60,6 +61,7 @@ struct mcr_relay {
 	uint64_t next_control_ns;
 	uint64_t next_heartbeat_ns;
 	struct mcr_ring rings[MCR_MAX_INTERFACES];
+	int watches[MCR_MAX_INTERFACES]; /* -1: none */
 	struct pollfd waits[1 + MCR_MAX_INTERFACES]; /* control, then the rings in use */
 	uint32_t ring_slots[MCR_MAX_INTERFACES];     /* of the rings in use */
 	uint32_t rings_in_use;
@@ -94,7 +96,7 @@ struct mcr_relay *mcr_relay__new(int shared_fd)
 	if (!relay)
 		return NULL;
 	for (uint32_t slot = 0; slot < MCR_MAX_INTERFACES; slot++)
-		relay->rings[slot].fd = -1;
+		relay->rings[slot].fd = relay->watches[slot] = -1;
 	relay->shared = mmap(NULL, sizeof(struct mcr_shared), PROT_READ | PROT_WRITE, MAP_SHARED,
 			     shared_fd, 0);
 	error = relay->shared == MAP_FAILED ? -errno : allocate(relay);
@@ -108,10 +110,23 @@ struct mcr_relay *mcr_relay__new(int shared_fd)
 	return NULL;
 }
 
+static void close_watch(struct mcr_relay *relay, uint32_t slot)
+{
+	if (relay->watches[slot] >= 0)
+		close(relay->watches[slot]);
+	relay->watches[slot] = -1;
+}
+
+static void close_interface(struct mcr_relay *relay, uint32_t slot)
+{
+	mcr_ring__unmap(&relay->rings[slot]);
+	close_watch(relay, slot);
+}
+
 void mcr_relay__free(struct mcr_relay *relay)
 {
 	for (uint32_t slot = 0; slot < MCR_MAX_INTERFACES; slot++)
-		mcr_ring__unmap(&relay->rings[slot]);
+		close_interface(relay, slot);
 	mcr_transmit__free(&relay->transmit);
 	mcr_table__free(relay->table);
 	mcr_table__free(relay->spare);
@@ -214,11 +229,33 @@ static void close_unused(struct mcr_relay *relay)
 {
 	for (uint32_t slot = 0; slot < MCR_MAX_INTERFACES; slot++)
 		if (!is_read(relay, slot))
-			mcr_ring__unmap(&relay->rings[slot]);
+			close_interface(relay, slot);
 	for (uint32_t slot = 0; slot < MCR_MAX_OUTPUTS; slot++)
 		if (relay->transmit.senders[slot].fd >= 0 && !relay->table->output_used[slot])
 			mcr_transmit__attach(&relay->transmit, slot, -1, 4);
 	list_rings(relay);
+}
+
+int mcr_relay__attach_watch(struct mcr_relay *relay, uint32_t slot, int fd)
+{
+	if (slot >= MCR_MAX_INTERFACES) {
+		close(fd);
+		return -EINVAL;
+	}
+	close_watch(relay, slot);
+	relay->watches[slot] = fd;
+	return 0;
+}
+
+static void look_at_unmatched(struct mcr_relay *relay)
+{
+	struct mcr_shared *shared = relay->shared;
+
+	__atomic_store_n(&shared->sequence, shared->sequence + 1, __ATOMIC_SEQ_CST);
+	for (uint32_t slot = 0; slot < MCR_MAX_INTERFACES; slot++)
+		if (relay->watches[slot] >= 0)
+			mcr_watch__look(&shared->unmatched, relay->watches[slot], slot);
+	__atomic_store_n(&shared->sequence, shared->sequence + 1, __ATOMIC_SEQ_CST);
 }
 
 static void beat(struct mcr_relay *relay, uint64_t now)
@@ -484,8 +521,10 @@ int mcr_relay__run(struct mcr_relay *relay, int control_fd)
 		struct batch batch = relay_batch(relay, now);
 
 		measure(&relay->pace, batch.datagrams, now);
-		if (now >= relay->next_heartbeat_ns)
+		if (now >= relay->next_heartbeat_ns) {
+			look_at_unmatched(relay);
 			beat(relay, now);
+		}
 		if (relay->loop_found)
 			return 1;
 		if (batch.full || relay->pace.busy_poll)

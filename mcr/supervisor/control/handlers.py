@@ -33,6 +33,7 @@ class Handlers:
             "trace.on": self._trace_on,
             "trace.off": self._trace_off,
             "trace.show": self._trace_show,
+            "unmatched.list": self._unmatched_list,
             "worker.list": self._worker_list,
             "interface.list": self._interface_list,
         }
@@ -81,6 +82,9 @@ class Handlers:
 
     async def _trace_show(self, params: Mapping[str, object]) -> object:
         return self._supervisor.tracing.show(cast("dict[str, int]", params.get("after", {})))
+
+    async def _unmatched_list(self, _params: Mapping[str, object]) -> object:
+        return self._report().unmatched()
 
     async def _worker_list(self, _params: Mapping[str, object]) -> object:
         report = self._report()

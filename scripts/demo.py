@@ -29,7 +29,7 @@ from tabulate import tabulate
 
 from mcr.client import Client
 from mcr.config import load_configuration
-from mcr.errors import ConfigError, McrError
+from mcr.errors import McrError
 from mcr.model.endpoint import Endpoint
 from mcr.model.rule import Rule
 from mcr.runtime.roles import SUPERVISOR
@@ -502,7 +502,7 @@ def main() -> int:
     try:
         with ExitStack() as stack:
             is_complete = play(max(1, seconds), stack)
-    except (CannotRun, ConfigError) as error:
+    except (CannotRun, McrError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return EXIT_CANNOT_RUN
     except Interrupted:

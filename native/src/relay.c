@@ -23,6 +23,8 @@ static_assert(sizeof(struct mcr_output_counters) == 8 * (2 + MCR_NOT_SENT_REASON
 /* Frames of one ring in one batch: enough for full UDP_SEGMENT calls, few enough to answer control
  * soon. */
 #define BATCH_FRAMES 512
+/* More than any ring holds: beyond that, only new frames can come, where a rule stays. */
+#define DRAIN_BATCHES 64
 /* Datagrams sent per second from which on it is worth to wait for more. */
 #define GATHER_RATE_PPS 20000
 #define NS_PER_US 1000
@@ -65,6 +67,7 @@ struct mcr_relay {
 	struct pollfd waits[1 + MCR_MAX_INTERFACES]; /* control, then the rings in use */
 	uint32_t ring_slots[MCR_MAX_INTERFACES];     /* of the rings in use */
 	uint32_t rings_in_use;
+	uint32_t turn; /* whose it is to be read first: the last may find no room in the arena */
 };
 
 static uint64_t now_ns(void)
@@ -410,7 +413,9 @@ static struct batch relay_batch(struct mcr_relay *relay, uint64_t now)
 	__atomic_store_n(&shared->sequence, shared->sequence + 1, __ATOMIC_SEQ_CST);
 	relay->transmit.now_ns = now;
 	for (uint32_t i = 0; i < relay->rings_in_use; i++)
-		read_ring(relay, relay->ring_slots[i], &batch);
+		read_ring(relay, relay->ring_slots[(relay->turn + i) % relay->rings_in_use],
+			  &batch);
+	relay->turn++;
 	mcr_transmit__flush(&relay->transmit);
 	measure_latency(relay);
 	__atomic_store_n(&shared->sequence, shared->sequence + 1, __ATOMIC_SEQ_CST);
@@ -434,7 +439,8 @@ int mcr_relay__install(struct mcr_relay *relay, int share_fd, uint64_t bytes)
 		return error;
 	/* What arrived under the old rules leaves under them: a ring that is closed here must be
 	 * empty. */
-	relay_batch(relay, now_ns());
+	for (uint32_t i = 0; i < DRAIN_BATCHES && relay_batch(relay, now_ns()).full; i++)
+		;
 	relay->table = relay->spare;
 	relay->spare = previous;
 	settle(relay);

@@ -31,14 +31,16 @@ static uint32_t status_of(const struct tpacket2_hdr *header)
 
 /*
  * A worker that died while it gave a frame back left "releasing" ahead of "cursor".  If the kernel
- * already owns that frame it was given back, and the next one is where the kernel continues.
+ * already owns that frame, or has filled it again and so cleared the padding, it was given back, and
+ * the next one is where the kernel continues.
  */
 static void resume(struct mcr_ring *ring)
 {
 	uint64_t cursor = ring->shared->cursor;
+	const struct tpacket2_hdr *header = frame_at(ring, cursor % ring->frames);
 
 	if (ring->shared->releasing == cursor + 1 &&
-	    !(status_of(frame_at(ring, cursor % ring->frames)) & TP_STATUS_USER))
+	    (!(status_of(header) & TP_STATUS_USER) || !header->tp_padding[0]))
 		ring->shared->cursor = ++cursor;
 	ring->next = (uint32_t)(cursor % ring->frames);
 }
@@ -191,6 +193,7 @@ void mcr_ring__release(struct mcr_ring *ring)
 	for (; ring->unread; ring->unread--) {
 		struct tpacket2_hdr *header = frame_at(ring, index);
 
+		header->tp_padding[0] = 1;
 		__atomic_store_n(&ring->shared->releasing, cursor + 1, __ATOMIC_RELEASE);
 		__atomic_store_n(&header->tp_status, TP_STATUS_KERNEL, __ATOMIC_RELEASE);
 		__atomic_store_n(&ring->shared->cursor, ++cursor, __ATOMIC_RELEASE);

@@ -45,16 +45,13 @@ void fake_ring__clear(struct fake_ring *ring)
 	ring->error = 0;
 }
 
-void fake_ring__destroy(struct fake_ring *ring)
+void fake_ring__destroy_all(void)
 {
-	struct fake_ring **link = &rings;
-
-	while (*link != ring)
-		link = &(*link)->next;
-	*link = ring->next;
-	fake_ring__clear(ring);
-	munmap(ring->map, (size_t)ring->frame_bytes * ring->frames);
-	close(ring->fd);
+	for (; rings; rings = rings->next) {
+		fake_ring__clear(rings);
+		munmap(rings->map, (size_t)rings->frame_bytes * rings->frames);
+		close(rings->fd);
+	}
 }
 
 int fake_ring__open(struct fake_ring *ring)
@@ -123,6 +120,7 @@ bool fake_ring__receive(struct fake_ring *ring, const struct fake_frame *frame)
 		}
 	}
 	header->tp_snaplen = kept;
+	memset(header->tp_padding, 0, sizeof(header->tp_padding));
 	if (frame->has_vlan) {
 		status |= TP_STATUS_VLAN_VALID;
 		header->tp_vlan_tci = frame->vlan_tci;

@@ -45,7 +45,7 @@ struct fake_ring {
 };
 
 void fake_ring__init(struct fake_ring *ring, uint32_t frame_bytes, uint32_t frames);
-void fake_ring__destroy(struct fake_ring *ring);
+void fake_ring__destroy_all(void);
 /* A descriptor to give away; at most one relay at a time may hold one. */
 int fake_ring__open(struct fake_ring *ring);
 /* Empty it, as the kernel makes it. */

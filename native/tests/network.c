@@ -84,7 +84,7 @@ static int open_udp(int ip_version)
 int network__open_receiver(int ip_version, uint16_t *port)
 {
 	union address address;
-	socklen_t bytes = loopback(&address, ip_version, 0);
+	socklen_t bytes = loopback(&address, ip_version, *port);
 	int fd = open_udp(ip_version);
 
 	set(fd, SOL_SOCKET, SO_RCVBUF, 4 << 20);
@@ -106,6 +106,7 @@ int network__open_output(int ip_version, uint16_t port)
 	socklen_t bytes = loopback(&address, ip_version, port);
 	int fd = open_udp(ip_version);
 
+	set(fd, SOL_SOCKET, SO_BINDTOIFINDEX, (int)if_nametoindex("lo"));
 	if (ip_version == 6) {
 		set(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DONT);
 		set(fd, IPPROTO_IPV6, IPV6_RECVERR, 1);

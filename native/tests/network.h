@@ -8,7 +8,7 @@
 /* Leave the host's network for an empty one with loopback up.  False where that is not allowed. */
 bool network__enter(void);
 void network__set_loopback(bool up, int mtu);
-/* A UDP socket bound to a port of 127.0.0.1 or ::1 that the kernel chose. */
+/* A UDP socket bound to a port of 127.0.0.1 or ::1; 0: the kernel chooses. */
 int network__open_receiver(int ip_version, uint16_t *port);
 /* A UDP socket connected to it, as the supervisor opens an output. */
 int network__open_output(int ip_version, uint16_t port);

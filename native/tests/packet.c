@@ -26,10 +26,11 @@ void packet__map_v4(uint8_t address[16], uint32_t v4)
 
 static uint32_t add(uint32_t sum, const uint8_t *bytes, uint32_t count)
 {
-	for (uint32_t i = 0; i < count; i++) {
+	/* 32,768 words of 16 bits do not overflow it. */
+	for (uint32_t i = 0; i < count; i++)
 		sum += i % 2 ? bytes[i] : (uint32_t)bytes[i] << 8;
+	while (sum >> 16)
 		sum = (sum & 0xFFFF) + (sum >> 16);
-	}
 	return sum;
 }
 

@@ -8,18 +8,31 @@ from mcr.wire.documents import OutputStats, StatsDocument
 from tests.support.daemon import Daemon, rule_stats
 from tests.support.lab import Lab, Line
 from tests.support.laws import assert_all_arrived
-from tests.support.traffic import receiving, send, sending
+from tests.support.stream import RULE, streaming
+from tests.support.traffic import receiving, send
 
-GOOD = "239.2.2.2%r1:6000"
 COUNT = 10_000
 
 
 def config(bad: str) -> dict[str, object]:
-    return {"rules": [{"name": "one", "from": "239.1.1.1%r0:5001", "to": [bad, GOOD]}]}
+    return {"rules": [{**RULE, "to": [bad, *RULE["to"]]}]}
 
 
 def bad_output(stats: StatsDocument) -> OutputStats:
-    return rule_stats(stats, "one")["outputs"][0]
+    return rule_stats(stats, "stream")["outputs"][0]
+
+
+def wait_until_failing(daemon: Daemon) -> StatsDocument:
+    """Wait until the bad output has failed to send a good many datagrams."""
+    return daemon.wait_for_stats(
+        "the output to fail", lambda stats: sum(bad_output(stats)["not_sent"].values()) > 1000
+    )
+
+
+def wait_until_sending(daemon: Daemon, failing: StatsDocument) -> None:
+    """Wait until the bad output has sent a good many datagrams more."""
+    sent = bad_output(failing)["sent"]
+    daemon.wait_for_stats("the output to work again", lambda stats: bad_output(stats)["sent"] > sent + 1000)
 
 
 def test_an_output_without_a_route_is_failing_until_there_is_one(line: Line, tmp_path: Path) -> None:
@@ -93,56 +106,36 @@ def test_an_output_to_a_port_where_nobody_listens_harms_no_other(line: Line, tmp
 
 def test_an_interface_that_goes_down_and_up_harms_only_its_own_output(lab: Lab, tmp_path: Path) -> None:
     line = lab.line(sinks=2)
-    count = 60_000
     with (
         Daemon(line.relay, tmp_path, config("239.2.2.3%r2:6000")) as daemon,
-        receiving(line.sink, "239.2.2.2%b0:6000", count=count, linger=0.1) as receiver,
-        sending(line.source, "239.1.1.1%a0:5001", rate="20k", size=1000, count=count) as sender,
+        streaming(line, daemon, rate="20k", size=1000) as stream,
     ):
-        daemon.wait_for_stats("traffic", lambda stats: bad_output(stats)["sent"] > 1000)
         line.relay.ip("link set r2 down")
-        down = daemon.wait_for_stats(
-            "the output to fail", lambda stats: sum(bad_output(stats)["not_sent"].values()) > 1000
-        )
+        failing = wait_until_failing(daemon)
         line.relay.ip("link set r2 up")
-        daemon.wait_for_stats(
-            "the output to work again",
-            lambda stats: bad_output(stats)["sent"] > bad_output(down)["sent"] + 1000,
-        )
-        assert sender.is_running
-        sent, got = sender.report(), receiver.report()
-        stats = daemon.stats()
+        wait_until_sending(daemon, failing)
+        outcome = stream.finish()
 
-    assert_all_arrived(sent, got, stats)
-    assert bad_output(stats)["not_sent"].keys() <= {"down", "unreachable", "backing_off"}
+    assert_all_arrived(outcome.sent, outcome.got, outcome.stats)
+    assert bad_output(outcome.stats)["not_sent"].keys() <= {"down", "unreachable", "backing_off"}
 
 
 def test_an_interface_that_is_removed_and_made_again_harms_only_its_own_output(
     lab: Lab, tmp_path: Path
 ) -> None:
     line = lab.line(sinks=2)
-    count = 60_000
     with (
         Daemon(line.relay, tmp_path, config("239.2.2.3%r2:6000")) as daemon,
-        receiving(line.sink, "239.2.2.2%b0:6000", count=count, linger=0.1) as receiver,
-        sending(line.source, "239.1.1.1%a0:5001", rate="20k", size=1000, count=count) as sender,
+        streaming(line, daemon, rate="20k", size=1000) as stream,
     ):
-        daemon.wait_for_stats("traffic", lambda stats: bad_output(stats)["sent"] > 1000)
         line.relay.ip("link del r2")
-        gone = daemon.wait_for_stats(
-            "the output to fail", lambda stats: sum(bad_output(stats)["not_sent"].values()) > 1000
-        )
+        failing = wait_until_failing(daemon)
         rule = daemon.rules()[0]
         lab.cable(line.relay, "r2", line.sinks[1], "b1")
-        daemon.wait_for_stats(
-            "the output to work again",
-            lambda stats: bad_output(stats)["sent"] > bad_output(gone)["sent"] + 1000,
-        )
-        assert sender.is_running
-        sent, got = sender.report(), receiver.report()
-        stats = daemon.stats()
+        wait_until_sending(daemon, failing)
+        outcome = stream.finish()
 
-    assert_all_arrived(sent, got, stats)
+    assert_all_arrived(outcome.sent, outcome.got, outcome.stats)
     assert [output["state"] for output in rule["outputs"]] == ["pending", "active"]
     assert rule["outputs"][0]["reason"] == "interface r2 does not exist"
     assert rule["state"] == "active"

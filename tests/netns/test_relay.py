@@ -23,8 +23,19 @@ TRANSLATIONS = {
 }
 
 
-@pytest.mark.parametrize("engine", ["ethernet", "udp"])
-@pytest.mark.parametrize("kind", TRANSLATIONS)
+@pytest.mark.parametrize(
+    ("kind", "engine"),
+    [
+        ("v4 to v4", "ethernet"),
+        ("v4 to v4", "udp"),  # leaves the checksum unfinished, as a container does
+        ("v6 to v6", "ethernet"),
+        ("v6 to v6", "udp"),
+        ("v4 to v6", "udp"),
+        ("v6 to v4", "ethernet"),
+        ("v4 to a host", "ethernet"),
+        ("v6 to a host", "udp"),
+    ],
+)
 def test_every_datagram_comes_out_once_and_whole(line: Line, tmp_path: Path, kind: str, engine: str) -> None:
     source, destination = TRANSLATIONS[kind]
     rule = {"name": "one", "from": source.format("r0"), "to": [destination.format("r1")]}

@@ -39,6 +39,7 @@ from mcr.supervisor.actions import (
 from mcr.supervisor.lifecycle import FIRST_BACKOFF_S, WorkerState
 from mcr.supervisor.memberships import Membership
 from mcr.supervisor.reconcile import ANSWER_DEADLINE_S
+from mcr.supervisor.slots import SlotPool
 from tests.support.links import link
 from tests.support.rules import rule
 from tests.support.world import World
@@ -326,13 +327,14 @@ def test_an_output_that_cannot_be_replaced_is_kept(settled: World) -> None:
     assert settled.sockets.opened[kept.socket.fileno()].is_open
 
 
-def test_more_interfaces_than_there_are_slots_do_not_end_the_daemon() -> None:
-    many = [link(f"in{number}", 100 + number) for number in range(65)]
-    with World(*many, OUT) as world:
-        world.add(*(rule(f"239.1.1.1%{one.name}:5001", "239.2.2.2%out:6000") for one in many))
-        world.settle()
+def test_an_interface_that_finds_no_free_slot_does_not_stop_the_others(world: World) -> None:
+    world.plug(IN2)
+    world.state.interface_slots = SlotPool(1)
+    world.add(ONE, rule("239.1.1.9%in2:5001", "239.2.2.2%out:6000"))
+    world.settle()
 
-        assert len(world.state.interfaces) == 64
+    assert len(world.state.interfaces) == 1
+    assert len(world.state.failures) == 1
 
 
 # ---- workers ----

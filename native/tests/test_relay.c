@@ -1,0 +1,488 @@
+/* The relay as a whole.  Its source is included for relay_batch(): one batch, at a time of our own. */
+#include "../src/relay.c"
+
+#include "fake_ring.h"
+#include "must.h"
+#include "network.h"
+#include "packet.h"
+#include "shares.h"
+
+#include <fcntl.h>
+#include <linux/if_ether.h>
+#include <netinet/in.h>
+#include <netinet/udp.h>
+#include <stdio.h>
+
+#include "testing.h"
+
+#define LINK_BYTES 14
+#define PORT 5001
+#define TTL 64
+
+static struct mcr_relay *relay;
+static struct test_share share;
+static struct fake_ring ring, busy, calm;
+static int shared_fd;
+static uint8_t group[16];
+
+/* ---- a relay ---- */
+
+static void start_worker(void)
+{
+	relay = mcr_relay__new(dup(shared_fd));
+	must(relay != NULL);
+}
+
+static int make_relay(void **state)
+{
+	(void)state;
+	shared_fd = memfd_create("counters", MFD_CLOEXEC);
+	must(shared_fd >= 0);
+	must(!ftruncate(shared_fd, sizeof(struct mcr_shared)));
+	packet__map_v4(group, 0xEF010101);
+	share__init(&share, 7);
+	start_worker();
+	return 0;
+}
+
+static int free_relay(void **state)
+{
+	(void)state;
+	mcr_relay__free(relay);
+	fake_ring__destroy_all();
+	close(shared_fd);
+	return 0;
+}
+
+static int install(const struct test_share *one)
+{
+	uint64_t bytes;
+	int fd = share__file(one, &bytes);
+
+	return mcr_relay__install(relay, fd, bytes);
+}
+
+static void run(void)
+{
+	int control[2];
+
+	must(!pipe(control));
+	must(write(control[1], "", 1) == 1);
+	assert_int_equal(mcr_relay__run(relay, control[0]), 0);
+	close(control[0]);
+	close(control[1]);
+}
+
+static void attach_ring(struct fake_ring *one, uint32_t slot)
+{
+	assert_int_equal(mcr_relay__attach_ring(relay, slot, fake_ring__open(one),
+						one->frame_bytes, one->frames),
+			 0);
+}
+
+static void receive(struct fake_ring *one, uint32_t payload_bytes, uint16_t segment_bytes)
+{
+	static uint8_t payload[65507], bytes[LINK_BYTES + PACKET_MAX_BYTES];
+	struct test_packet packet = {
+		.port = PORT, .ttl = TTL, .payload = payload, .payload_bytes = payload_bytes
+	};
+	struct fake_frame frame = { .bytes = bytes,
+				    .link_bytes = LINK_BYTES,
+				    .pkttype = PACKET_MULTICAST,
+				    .protocol = ETH_P_IP };
+
+	memcpy(packet.group, group, 16);
+	frame.count = LINK_BYTES + packet__write(bytes + LINK_BYTES, &packet);
+	if (segment_bytes)
+		frame.offloads =
+			(struct virtio_net_hdr){ .gso_type = 5, .gso_size = segment_bytes };
+	must(fake_ring__receive(one, &frame));
+}
+
+static void check_laws(void)
+{
+	const struct mcr_shared *shared = relay->shared;
+
+	assert_int_equal(shared->sequence & 1, 0);
+	for (uint32_t slot = 0; slot < MCR_MAX_INTERFACES; slot++)
+		assert_int_equal(shared->interfaces[slot].received,
+				 shared->interfaces[slot].matched +
+					 sum_of(shared->interfaces[slot].ignored,
+						MCR_IGNORED_REASONS));
+	for (uint32_t i = 0; i < share.header.rules; i++)
+		for (uint32_t n = 0; n < share.rules[i].outputs; n++) {
+			const struct mcr_output_counters *counters =
+				&shared->outputs[share.outputs[share.rules[i].first_output + n].slot];
+
+			assert_int_equal(shared->rules[share.rules[i].slot].matched,
+					 counters->sent + sum_of(counters->not_sent,
+								 MCR_NOT_SENT_REASONS));
+		}
+}
+
+/* ---- frames and tables ---- */
+
+static void frames_wait_until_the_table_names_their_ring(void **state)
+{
+	(void)state;
+	fake_ring__init(&ring, 2048, 8);
+	receive(&ring, 100, 0);
+	attach_ring(&ring, 0);
+	run();
+	assert_int_equal(relay->shared->interfaces[0].received, 0);
+	share__add_rule(&share, 0, group, PORT);
+	share__add_output(&share, MCR_TTL_AUTO, 0);
+	assert_int_equal(install(&share), 0);
+	run();
+	assert_int_equal(relay->shared->interfaces[0].matched, 1);
+	assert_int_equal(relay->shared->outputs[0].not_sent[MCR_NOT_SENT_NO_SOCKET], 1);
+	check_laws();
+}
+
+/* More than one batch, some of it in the queue of whole frames. */
+static void a_ring_is_emptied_before_it_is_closed(void **state)
+{
+	struct test_share empty;
+	(void)state;
+	fake_ring__init(&ring, 2048, 2000);
+	attach_ring(&ring, 0);
+	share__add_rule(&share, 0, group, PORT);
+	share__add_output(&share, MCR_TTL_AUTO, 0);
+	assert_int_equal(install(&share), 0);
+	for (uint32_t i = 0; i < 2000; i++)
+		receive(&ring, i % 10 ? 10 : 3000, 0);
+	share__init(&empty, 8);
+	assert_int_equal(install(&empty), 0);
+	assert_int_equal(relay->shared->interfaces[0].matched, 2000);
+	assert_int_equal(relay->rings[0].fd, -1);
+	check_laws();
+}
+
+static void a_ring_of_long_frames_does_not_starve_another(void **state)
+{
+	(void)state;
+	fake_ring__init(&busy, 2048, 200);
+	fake_ring__init(&calm, 2048, 8);
+	attach_ring(&busy, 0);
+	attach_ring(&calm, 1);
+	share__add_rule(&share, 0, group, PORT);
+	share__add_rule(&share, 1, group, PORT);
+	assert_int_equal(install(&share), 0);
+	receive(&calm, 100, 0);
+	for (uint32_t batch = 0; batch < 3; batch++) {
+		while (fake_ring__waiting(&busy) < 100)
+			receive(&busy, 65000, 0);
+		relay_batch(relay, 1);
+	}
+	assert_int_equal(relay->shared->interfaces[1].matched, 1);
+	assert_true(relay->shared->interfaces[0].matched > 100);
+	check_laws();
+}
+
+static void a_super_frame_counts_as_its_datagrams(void **state)
+{
+	static const struct {
+		uint32_t payload_bytes;
+		uint16_t segment_bytes;
+		uint64_t datagrams;
+	} cases[] = {
+		{ 8000, 1000, 8 }, { 8001, 1000, 9 },	   { 1000, 1000, 1 }, { 999, 1000, 1 },
+		{ 0, 1000, 1 },	   { 65507, 1, 65507 },	   { 65507, 0, 1 },   { 1, 65535, 1 },
+		{ 10, 3, 4 },	   { 65507, 65506, 2 },
+	};
+	uint64_t datagrams = 0, bytes = 0;
+	(void)state;
+	fake_ring__init(&ring, 2048, 16);
+	attach_ring(&ring, 0);
+	share__add_rule(&share, 0, group, PORT);
+	share__add_output(&share, MCR_TTL_AUTO, 0);
+	share__add_output(&share, MCR_TTL_FIXED, 0);
+	assert_int_equal(install(&share), 0);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		receive(&ring, cases[i].payload_bytes, cases[i].segment_bytes);
+		relay_batch(relay, 1);
+		datagrams += cases[i].datagrams;
+		bytes += cases[i].payload_bytes;
+		assert_int_equal(relay->shared->interfaces[0].matched, datagrams);
+		assert_int_equal(relay->shared->rules[0].matched, datagrams);
+		assert_int_equal(relay->shared->rules[0].bytes, bytes);
+		assert_int_equal(relay->shared->outputs[0].not_sent[MCR_NOT_SENT_NO_SOCKET],
+				 datagrams);
+		assert_int_equal(relay->shared->outputs[1].not_sent[MCR_NOT_SENT_TTL], datagrams);
+		check_laws();
+	}
+}
+
+/* ---- successors ---- */
+
+static void what_a_dead_worker_had_in_hand_is_counted_as_interrupted(void **state)
+{
+	struct mcr_shared *shared = relay->shared;
+
+	(void)state;
+	shared->sequence = 5;
+	shared->interfaces[3] = (struct mcr_interface_counters){ .received = 10, .matched = 6 };
+	shared->interfaces[3].ignored[MCR_IGNORED_SOURCE] = 1;
+	shared->rules[0].matched = 6;
+	shared->outputs[0].sent = 4;
+	shared->outputs[1].sent = 1;
+	shared->outputs[1].not_sent[MCR_NOT_SENT_DENIED] = 5;
+	mcr_relay__free(relay);
+	start_worker();
+	shared = relay->shared;
+	share__add_rule(&share, 3, group, PORT);
+	share__add_output(&share, MCR_TTL_AUTO, 0);
+	share__add_output(&share, MCR_TTL_AUTO, 0);
+	assert_int_equal(install(&share), 0);
+	check_laws();
+	assert_int_equal(shared->interfaces[3].ignored[MCR_IGNORED_INTERRUPTED], 3);
+	assert_int_equal(shared->outputs[0].not_sent[MCR_NOT_SENT_INTERRUPTED], 2);
+	assert_int_equal(shared->outputs[1].not_sent[MCR_NOT_SENT_INTERRUPTED], 0);
+}
+
+static void a_successor_without_doubt_changes_nothing(void **state)
+{
+	struct mcr_shared before;
+
+	(void)state;
+	share__add_rule(&share, 3, group, PORT);
+	share__add_output(&share, MCR_TTL_AUTO, 0);
+	assert_int_equal(install(&share), 0);
+	relay->shared->interfaces[3].received = relay->shared->interfaces[3].matched = 9;
+	relay->shared->rules[0].matched = relay->shared->outputs[0].sent = 9;
+	before = *relay->shared;
+	mcr_relay__free(relay);
+	start_worker();
+	assert_int_equal(install(&share), 0);
+	assert_memory_equal(relay->shared->interfaces, before.interfaces,
+			    sizeof(before.interfaces));
+	assert_memory_equal(relay->shared->outputs, before.outputs, sizeof(before.outputs));
+}
+
+/* ---- shares and descriptors ---- */
+
+static bool is_open(int fd)
+{
+	return fcntl(fd, F_GETFD) >= 0;
+}
+
+static void outputs_that_the_share_does_not_name_are_closed(void **state)
+{
+	int named = open("/dev/null", O_WRONLY), not_named = open("/dev/null", O_WRONLY);
+
+	(void)state;
+	share__add_rule(&share, 0, group, PORT);
+	share__add_output(&share, MCR_TTL_AUTO, 0);
+	assert_int_equal(mcr_relay__attach_output(relay, 0, named, 4), 0);
+	assert_int_equal(mcr_relay__attach_output(relay, 1, not_named, 4), 0);
+	assert_int_equal(install(&share), 0);
+	assert_true(is_open(named));
+	assert_false(is_open(not_named));
+}
+
+static void a_new_output_closes_the_one_before(void **state)
+{
+	int first = open("/dev/null", O_WRONLY), second = open("/dev/null", O_WRONLY);
+
+	(void)state;
+	assert_int_equal(mcr_relay__attach_output(relay, 5, first, 4), 0);
+	assert_int_equal(mcr_relay__attach_output(relay, 5, second, 6), 0);
+	assert_false(is_open(first));
+	assert_true(is_open(second));
+}
+
+static void a_refused_share_changes_nothing(void **state)
+{
+	struct test_share bad;
+	uint64_t digest;
+
+	(void)state;
+	share__add_rule(&share, 0, group, PORT);
+	share__add_output(&share, MCR_TTL_AUTO, 0);
+	assert_int_equal(install(&share), 0);
+	digest = mcr_relay__digest(relay);
+	bad = share;
+	bad.header.generation = 8;
+	bad.rules[0].outputs = 2;
+	assert_int_equal(install(&bad), -EINVAL);
+	assert_int_equal(mcr_relay__digest(relay), digest);
+	assert_int_equal(mcr_relay__generation(relay), 7);
+	share.header.generation = 9;
+	assert_int_equal(install(&share), 0);
+	assert_int_equal(mcr_relay__generation(relay), 9);
+}
+
+static void descriptors_are_closed_on_failure_too(void **state)
+{
+	int fds[4];
+
+	(void)state;
+	for (uint32_t i = 0; i < 4; i++)
+		fds[i] = open("/dev/null", O_RDWR);
+	assert_int_equal(mcr_relay__attach_ring(relay, MCR_MAX_INTERFACES, fds[0], 2048, 8), -EINVAL);
+	assert_int_equal(mcr_relay__attach_ring(relay, 0, fds[1], 2048, 0), -EINVAL);
+	assert_int_equal(mcr_relay__attach_output(relay, MCR_MAX_OUTPUTS, fds[2], 4), -EINVAL);
+	assert_true(mcr_relay__install(relay, fds[3], 0) < 0);
+	for (uint32_t i = 0; i < 4; i++)
+		assert_false(is_open(fds[i]));
+	assert_null(mcr_relay__new(-1));
+	assert_int_equal(errno, EBADF);
+}
+
+static void heartbeats_tell_generation_and_digest(void **state)
+{
+	uint64_t before;
+
+	(void)state;
+	share__add_rule(&share, 0, group, PORT);
+	assert_int_equal(install(&share), 0);
+	before = relay->shared->heartbeat_ns;
+	assert_true(before);
+	assert_int_equal(relay->shared->generation, 7);
+	assert_int_equal(relay->shared->digest, mcr_relay__digest(relay));
+	relay->next_heartbeat_ns = 0;
+	run();
+	assert_true(relay->shared->heartbeat_ns > before);
+}
+
+/* ---- on the loopback device ---- */
+
+static struct network_message message;
+
+/* A rule for a port of 127.0.0.1, whose output is a receiver. */
+static void relay_loopback(int *sender, int *receiver)
+{
+	uint16_t port = 0, input = 0;
+	int unused = network__open_receiver(4, &input);
+
+	*receiver = network__open_receiver(4, &port);
+	*sender = network__open_output(4, input);
+	close(unused);
+	assert_int_equal(mcr_relay__attach_ring(relay, 0, network__open_ring(2048, 512), 2048, 512),
+			 0);
+	assert_int_equal(mcr_relay__attach_output(relay, 0, network__open_output(4, port), 4), 0);
+	packet__map_v4(group, 0x7F000001);
+	share__add_rule(&share, 0, group, input);
+	share__add_output(&share, MCR_TTL_AUTO, 0);
+	assert_int_equal(install(&share), 0);
+}
+
+/* Port unreachable is what the sender hears: it asked for it. */
+static void send_payload(int sender, const uint8_t *payload, size_t bytes)
+{
+	if (send(sender, payload, bytes, 0) < 0)
+		assert_int_equal(send(sender, payload, bytes, 0), bytes);
+}
+
+static void real_datagrams_are_relayed_whole_and_in_order(void **state)
+{
+	static uint8_t payloads[100][65507];
+	int sender, receiver;
+
+	if (!*state)
+		skip();
+	relay_loopback(&sender, &receiver);
+	for (uint32_t i = 0; i < 100; i++) {
+		uint32_t bytes = i % 10 == 9 ? 65507 : i * 37;
+
+		memset(payloads[i], (int)i, bytes);
+		send_payload(sender, payloads[i], bytes);
+		run();
+		network__receive(receiver, &message);
+		assert_int_equal(message.bytes, bytes);
+		assert_memory_equal(message.payload, payloads[i], bytes);
+		assert_int_equal(message.ttl, TTL - 1);
+	}
+	assert_int_equal(relay->shared->outputs[0].sent, 100);
+	check_laws();
+	close(sender);
+	close(receiver);
+}
+
+static void real_super_frames_are_relayed_as_their_datagrams(void **state)
+{
+	static uint8_t payload[60000];
+	int sender, receiver, segment = 1000;
+
+	if (!*state)
+		skip();
+	relay_loopback(&sender, &receiver);
+	must(!setsockopt(sender, IPPROTO_UDP, UDP_SEGMENT, &segment, sizeof(segment)));
+	for (uint32_t i = 0; i < sizeof(payload); i++)
+		payload[i] = (uint8_t)(i / 1000);
+	for (uint32_t bytes = 1500; bytes <= sizeof(payload); bytes += 4500) {
+		uint64_t before = relay->shared->outputs[0].sent;
+
+		send_payload(sender, payload, bytes);
+		run();
+		network__receive(receiver, &message);
+		assert_int_equal(message.bytes, bytes);
+		assert_int_equal(message.segment_bytes, 1000);
+		assert_memory_equal(message.payload, payload, bytes);
+		assert_int_equal(relay->shared->outputs[0].sent - before, (bytes + 999) / 1000);
+	}
+	check_laws();
+	close(sender);
+	close(receiver);
+}
+
+/* The error that it leaves at the socket would end every wait at once. */
+static void a_link_that_flaps_does_not_keep_the_relay_awake(void **state)
+{
+	int sender, receiver, control[2];
+	uint64_t before;
+
+	if (!*state)
+		skip();
+	relay_loopback(&sender, &receiver);
+	network__set_loopback(false, 65536);
+	network__set_loopback(true, 65536);
+	must(!pipe(control));
+	relay->waits[0] = (struct pollfd){ .fd = control[0], .events = POLLIN };
+	before = relay->shared->polls;
+	relay->next_heartbeat_ns = now_ns() + HEARTBEAT_NS;
+	assert_int_equal(wait_for_packets(relay, now_ns()), 0);
+	assert_true(now_ns() < relay->next_heartbeat_ns);
+	assert_int_equal(wait_for_packets(relay, now_ns()), 0);
+	assert_true(now_ns() >= relay->next_heartbeat_ns);
+	assert_int_equal(relay->shared->polls - before, 2);
+	close(control[0]);
+	close(control[1]);
+	close(sender);
+	close(receiver);
+}
+
+static bool is_private;
+
+static int make_relay_in_network(void **state)
+{
+	*state = is_private ? &is_private : NULL;
+	make_relay(NULL);
+	return 0;
+}
+
+#define RELAY_TEST(test) cmocka_unit_test_setup_teardown(test, make_relay, free_relay)
+#define NETWORK_TEST(test) cmocka_unit_test_setup_teardown(test, make_relay_in_network, free_relay)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		RELAY_TEST(frames_wait_until_the_table_names_their_ring),
+		RELAY_TEST(a_ring_is_emptied_before_it_is_closed),
+		RELAY_TEST(a_ring_of_long_frames_does_not_starve_another),
+		RELAY_TEST(a_super_frame_counts_as_its_datagrams),
+		RELAY_TEST(what_a_dead_worker_had_in_hand_is_counted_as_interrupted),
+		RELAY_TEST(a_successor_without_doubt_changes_nothing),
+		RELAY_TEST(outputs_that_the_share_does_not_name_are_closed),
+		RELAY_TEST(a_new_output_closes_the_one_before),
+		RELAY_TEST(a_refused_share_changes_nothing),
+		RELAY_TEST(descriptors_are_closed_on_failure_too),
+		RELAY_TEST(heartbeats_tell_generation_and_digest),
+		NETWORK_TEST(real_datagrams_are_relayed_whole_and_in_order),
+		NETWORK_TEST(real_super_frames_are_relayed_as_their_datagrams),
+		NETWORK_TEST(a_link_that_flaps_does_not_keep_the_relay_awake),
+	};
+
+	is_private = network__enter();
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

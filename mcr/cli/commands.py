@@ -1,5 +1,6 @@
 """The commands of mcrctl, as a table: arguments, request, rendering."""
 
+import contextlib
 import re
 import time
 from argparse import ArgumentParser, Namespace
@@ -10,7 +11,7 @@ from typing import cast
 from mcr import __version__
 from mcr.cli import render
 from mcr.client import Client
-from mcr.errors import RuleError, UsageError
+from mcr.errors import EndpointError, RuleError, UsageError
 from mcr.model.endpoint import parse_address, parse_endpoint
 from mcr.model.mapping import parse_target
 from mcr.model.policy import POLICIES
@@ -22,8 +23,7 @@ Params = dict[str, object]
 FOLLOW_INTERVAL_S = 0.2
 
 
-# An interface's name may hold a comma and an IPv6 source a colon, so policies are what has the form of one.
-_OUTPUT = re.compile(r"(.+?)((?:,[a-z]+=[^,]*)+)", re.ASCII)
+_POLICY = re.compile(r",(?=[a-z]*(?:=|,|$))", re.ASCII)
 OUTPUT_SYNTAX = f"ENDPOINT[,{{{'|'.join(POLICIES)}}}=VALUE...]"
 
 
@@ -34,11 +34,9 @@ def parse_output(text: str) -> Output:
     Raises:
         UsageError: naming *text* and what is wrong with it.
     """
-    match = _OUTPUT.fullmatch(text)
-    if match is None:
-        return Output(parse_target(text))
-    params: dict[str, object] = {"to": match[1]}
-    for policy in match[2].split(",")[1:]:
+    end = _end_of_target(text)
+    params: dict[str, object] = {"to": text[:end]}
+    for policy in text[end:].split(",")[1:]:
         key, _, value = policy.partition("=")
         if key not in POLICIES or key in params:
             raise UsageError(f"{text!r}: got {policy!r}, expected each of {', '.join(POLICIES)} at most once")
@@ -47,6 +45,16 @@ def parse_output(text: str) -> Output:
         return output_from_params(params)
     except RuleError as error:
         raise UsageError(f"{text!r}: {error}") from None
+
+
+def _end_of_target(text: str) -> int:
+    """An interface's name may hold what looks like a policy, so the target is the first part that is one."""
+    ends = [*(match.start() for match in _POLICY.finditer(text)), len(text)]
+    for end in ends:
+        with contextlib.suppress(EndpointError):
+            parse_target(text[:end])
+            return end
+    return ends[0]
 
 
 def _add_arguments(parser: ArgumentParser) -> None:

@@ -270,7 +270,7 @@ def _parse(text: str) -> Endpoint:
             f"got {place!r}, expected brackets around an IPv6 place and none around an IPv4 one"
         )
     listed = tuple(
-        parse_address(one.removeprefix("[").removesuffix("]")) for one in sources.split(",") if sources
+        parse_address(one.removeprefix("[").removesuffix("]")) for one in (sources.split(",") if sources is not None else ())
     )
     meant, excluded = ((), listed) if text.startswith("!") else (listed, ())
     return Endpoint(address, port, interface if percent else None, meant, excluded, prefix_length, last_port)
@@ -306,9 +306,9 @@ def read_groups(text: str) -> tuple[Address, int]:
     return address, int(length)
 
 
-def _split_sources(place: str) -> tuple[str, str]:
+def _split_sources(place: str) -> tuple[str | None, str]:
     """Cut ``SOURCE,SOURCE@`` off; an '@' behind the '%' belongs to the interface's name."""
     before, at, after = place.partition("@")
     if not at or "%" in before:
-        return "", place
+        return None, place
     return before.removeprefix("!"), after

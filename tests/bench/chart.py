@@ -59,7 +59,7 @@ def _panel(panel: Panel, top: int) -> list[str]:
 
 def _bar(bar: Bar, top: int, scale: float, *, is_first: bool) -> list[str]:
     middle = top + BAR_HEIGHT // 2
-    end = LABEL_WIDTH + scale * max(bar.value, *bar.rounds)
+    end = LABEL_WIDTH + scale * max((bar.value, *bar.rounds))
     place = f'x="{LABEL_WIDTH}" y="{top}" width="{scale * bar.value:.1f}" height="{BAR_HEIGHT}"'
     dots = [f'cx="{LABEL_WIDTH + scale * value:.1f}" cy="{middle}" r="2.5"' for value in bar.rounds]
     return [

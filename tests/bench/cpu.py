@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Self
 
 NS_PER_S = 1e9
+LOOK_AROUND_S = 0.3
 _IDLE, _IOWAIT, _STEAL = 3, 4, 7  # columns of /proc/stat (proc(5))
 
 
@@ -79,3 +80,12 @@ def process_s(pid: int) -> float:
     """Give the CPU time of a process, all threads, in seconds."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return sum(int((task / "schedstat").read_text("ascii").split()[0]) for task in tasks) / NS_PER_S
+
+
+def watch_others() -> float:
+    """Give how busy the CPUs are, in percent, while nothing of the benchmarks is running."""
+    before = Reading.take(())
+    time.sleep(LOOK_AROUND_S)
+    after = Reading.take(())
+    usage = Usage.between(before, after)
+    return 100 * usage.busy_s / (usage.elapsed_s * after.cpus)

@@ -82,6 +82,8 @@ def _run(scenarios: Sequence[Scenario], extent: Extent, directory: Path) -> int:
         document = document_of(outcome, extent, machine, versions)
         write(document, directory)
         say(f"\n{table(document)}\n\n{verdict_table(document)}")
+        for name, reason in outcome.refused.items():
+            say(f"{name} is not measured: mcrd refuses {reason}")
         if outcome.skipped:
             say(f"not measured: {outcome.skipped}")
         has_failed |= _failed(outcome)

@@ -32,6 +32,7 @@ METRICS: Mapping[str, Metric] = {
     "backlog_dropped": Metric("dropped in backlog", "no room in the queue between two ends of a veth"),
     "receiver_dropped": Metric("dropped at receiver", "no room in the socket of the receiver"),
     "not_sent": Metric("not sent", "received by mcr and not relayed, by its own counters"),
+    "batch": Metric("per call", "datagrams that arrived in one piece, as they left in one call", "{:,.1f}"),
     "relay_ns": Metric("relay ns", "CPU time of the relay's processes, per datagram that arrived"),
     "busy_ns": Metric(
         "busy ns", "busy time of all CPUs, sender and sink included, per datagram that arrived"
@@ -41,6 +42,7 @@ METRICS: Mapping[str, Metric] = {
     "p50_us": Metric("p50 us", "median latency from sender to receiver"),
     "p99_us": Metric("p99 us", "latency that one datagram in a hundred exceeds"),
     "steal_percent": Metric("steal %", "time that the hypervisor gave to others", "{:,.1f}"),
+    "others_percent": Metric("others %", "how busy the CPUs were before, with other things", "{:,.0f}"),
     "daemon_percent": Metric("CPU %", "CPU time of the whole daemon, of one CPU", "{:,.3f}"),
     "resident_mib": Metric("resident MiB", "memory of the largest worker, without its rings", "{:,.1f}"),
     "ring_mib": Metric("rings MiB", "receive rings of that worker", "{:,.1f}"),

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from tests.bench.trial import relay_traffic
 from tests.support.daemon import BIN
 
 CHECK_DEADLINE_S = 20
+NOISE = "others_percent"  # shown with every trial
 
 Say = Callable[[str], None]
 
@@ -36,11 +37,13 @@ class Outcome:
 
     Attributes:
         rounds: by contender.
-        skipped: why it was not played, or not to its end.
+        refused: by contender, why mcrd does not take its configuration.
+        skipped: why the scenario was not played, or not to its end.
     """
 
     scenario: Scenario
-    rounds: dict[str, list[Sample]]
+    rounds: Mapping[str, Sequence[Sample]]
+    refused: Mapping[str, str]
     skipped: str = ""
 
     def verdicts(self) -> list[Verdict]:
@@ -49,21 +52,23 @@ class Outcome:
 
 
 def play(scenario: Scenario, cpus: Cpus, extent: Extent, say: Say) -> Outcome:
-    """Measure all contenders in all rounds."""
+    """Measure all contenders in all rounds; without the first one, whom it is about, there is no scenario."""
     rounds: dict[str, list[Sample]] = {contender.name: [] for contender in scenario.contenders}
     with staged(cpus, hops=scenario.hops, mtu=scenario.mtu) as stage:
-        for contender in scenario.contenders:
-            if refusal := _why_refused(stage, contender):
-                return Outcome(scenario, rounds, f"mcrd refuses {refusal}")
+        reasons = {contender.name: _why_refused(stage, contender) for contender in scenario.contenders}
+        refused = {name: reason for name, reason in reasons.items() if reason}
+        playing = tuple(one for one in scenario.contenders if one.name not in refused)
+        if scenario.contenders[0] not in playing:
+            return Outcome(scenario, rounds, refused, f"mcrd refuses {refused[scenario.contenders[0].name]}")
         try:
             for number in range(extent.rounds):
-                for contender in turns(scenario.contenders, number):
+                for contender in turns(playing, number):
                     sample = _measure(stage, scenario, contender, extent.seconds)
                     rounds[contender.name].append(sample)
                     say(f"  round {number + 1}: {contender.name}: {_line(scenario, sample)}")
         except (AssertionError, OSError, subprocess.SubprocessError) as error:
-            return Outcome(scenario, rounds, f"failed: {error}")
-    return Outcome(scenario, rounds)
+            return Outcome(scenario, rounds, refused, f"failed: {error}")
+    return Outcome(scenario, rounds, refused)
 
 
 def turns(contenders: tuple[Contender, ...], number: int) -> tuple[Contender, ...]:
@@ -79,7 +84,9 @@ def _measure(stage: Stage, scenario: Scenario, contender: Contender, seconds: fl
 
 
 def _line(scenario: Scenario, sample: Sample) -> str:
-    shown = (f"{METRICS[name].title} {METRICS[name].text(sample.get(name))}" for name in scenario.columns)
+    shown = (
+        f"{METRICS[name].title} {METRICS[name].text(sample.get(name))}" for name in (*scenario.columns, NOISE)
+    )
     return ", ".join(shown)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mcr.model.endpoint import Endpoint, parse_endpoint
 from tests.bench.job import INPUT_PORT, OUTPUT_PORT, Job
@@ -70,7 +71,7 @@ class Relay:
     package: str = ""
 
 
-def mcr_config(stage: Stage, hop: int, job: Job, settings: Settings) -> dict[str, object]:
+def mcr_config(stage: Stage, hop: int, job: Job, settings: Settings) -> dict[str, Any]:
     """Write the configuration of the relay number *hop*; *settings* of outputs begin with ``to.``."""
     of_outputs = {key.removeprefix("to."): value for key, value in settings.items() if key.startswith("to.")}
     of_file = {key: value for key, value in settings.items() if not key.startswith("to.")}

@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from tests.bench.chart import Bar, Panel, draw
 from tests.bench.metrics import METRICS, Sample, medians
-from tests.bench.play import Extent, Outcome
+from tests.bench.play import NOISE, Extent, Outcome
 from tests.bench.relays import RELAYS
 from tests.bench.scenarios import SCENARIOS, Contender
 
@@ -34,6 +34,7 @@ def document_of(
         "machine": machine,
         "versions": versions,
         "skipped": outcome.skipped,
+        "refused": dict(outcome.refused),
         "contenders": [_contender(one, outcome.rounds[one.name]) for one in scenario.contenders],
         "targets": [
             {"target": verdict.target, "value": verdict.value, "met": verdict.met}
@@ -62,7 +63,7 @@ def _rounded(sample: Sample) -> Sample:
 
 def table(document: Document, *, style: str = "simple") -> str:
     """Write the medians of all contenders, and what each of them does."""
-    columns = SCENARIOS[document["scenario"]].columns
+    columns = (*SCENARIOS[document["scenario"]].columns, NOISE)
     head = ["", *(METRICS[name].title for name in columns), "translates", "fans out", "how"]
     rows = [
         [
@@ -135,9 +136,11 @@ def _section(document: Document) -> str:
     facts = {**document["machine"], **document["versions"]}
     extent = f"Medians of {document['rounds']} rounds, {document['seconds']:g} s of each contender in each."
     measured_on = ", ".join(f"{key}: {value}" for key, value in facts.items())
+    refused = [f"{who} is not measured: mcrd refuses {why}." for who, why in document["refused"].items()]
     return "\n\n".join(
         [
             *parts,
+            *refused,
             table(document, style="github"),
             verdict_table(document, style="github"),
             f"![{name}]({name}.svg)",

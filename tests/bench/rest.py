@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.bench.cpu import Reading, Usage
+from tests.bench.cpu import Reading, Usage, watch_others
 from tests.bench.job import Job
 from tests.bench.metrics import Sample
 from tests.bench.relays import RELAYS, Settings
@@ -19,6 +19,7 @@ _MAPPING = re.compile(r"^[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \d+ *(.*)$")
 
 def rest(stage: Stage, job: Job, settings: Settings, seconds: float) -> Sample:
     """Let a daemon with the rules of *job* alone for *seconds*."""
+    others_percent = watch_others()
     with RELAYS["mcr"].start(stage, job, settings) as running:
         (daemon,) = running.daemons
         pids = [daemon.pid, *(process.pid for process in descendants(daemon.pid))]
@@ -27,6 +28,7 @@ def rest(stage: Stage, job: Job, settings: Settings, seconds: float) -> Sample:
         time.sleep(seconds)
         usage = Usage.between(began, Reading.take(pids))
         return {
+            "others_percent": others_percent,
             "daemon_percent": 100 * sum(usage.processes_s) / usage.elapsed_s,
             **_memory(daemon),
         }

@@ -127,13 +127,15 @@ _ALL_SCENARIOS = (
         (
             Contender("1,000 rules", "mcr", Job("200k", 1000, flows=1000, relayed=1000)),
             Contender("one rule", "mcr", Job("200k", 1000)),
+            # As with 1,000 rules, each call sends one datagram: what is left is the cost of the rules.
+            Contender("same batch", "mcr", Job("200k", 1000), {"batch": 1}),
         ),
         (
             *no_loss("1,000 rules"),
             Target("1,000 rules", "least_share", least=0.35),
-            Target("1,000 rules", "relay_ns", most=1.5, against="one rule"),
+            Target("1,000 rules", "relay_ns", most=1.5, against="same batch"),
         ),
-        (*SPEED, "least_share"),
+        (*SPEED, "batch", "least_share"),
         ("relay_ns", "busy_ns"),
     ),
     Scenario(

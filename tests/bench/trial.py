@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from tests.bench.cpu import NS_PER_S, Reading, Usage
+from tests.bench.cpu import NS_PER_S, Reading, Usage, watch_others
 from tests.bench.job import Job
 from tests.bench.metrics import Sample
 from tests.bench.relays import RELAYS, TTL, Running
@@ -39,6 +39,7 @@ class Reports:
 def relay_traffic(stage: Stage, contender: Contender, seconds: float) -> Sample:
     """Start a relay, send through it, and measure for *seconds* of the time that traffic flows."""
     relay, job = RELAYS[contender.relay], contender.job
+    others_percent = watch_others()
     backlog_before = softnet_dropped()
     with (
         relay.start(stage, job, contender.settings) as running,
@@ -52,7 +53,7 @@ def relay_traffic(stage: Stage, contender: Contender, seconds: float) -> Sample:
         got = receiver.stop()
         backlog_dropped = softnet_dropped() - backlog_before
         reports = Reports(sent, got, usage, running.kernel_dropped(), running.not_sent(), backlog_dropped)
-    return sample_of(job, reports)
+    return {**sample_of(job, reports), "others_percent": others_percent}
 
 
 def _receiving(stage: Stage, job: Job, *, translated: bool) -> AbstractContextManager[Receiver]:
@@ -96,6 +97,7 @@ def sample_of(job: Job, reports: Reports) -> Sample:
         "not_sent": reports.not_sent,
         "backlog_dropped": reports.backlog_dropped,
         "receiver_dropped": got["socket_dropped"],
+        "batch": got["received"] / max(1, got["messages"]),
         "busy_ns": usage.busy_s * NS_PER_S / relayed,
         "steal_percent": 100 * usage.steal_s / usage.elapsed_s,
     }

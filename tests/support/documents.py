@@ -7,6 +7,8 @@ from mcr.wire.documents import InterfaceDocument, RuleDocument, StatsDocument, W
 IN = "239.1.1.1%eth0:5001"
 OUT = "239.2.2.2%eth1:6000"
 
+DEFAULTS = {"ttl": "auto", "dscp": "keep", "source": "interface", "rate": None}
+
 RULE = cast(
     "RuleDocument",
     {
@@ -19,8 +21,14 @@ RULE = cast(
         "workers": [0, 1],
         "allow_link_local": False,
         "outputs": [
-            {"to": OUT, "ttl": "auto", "state": "active", "reason": None},
-            {"to": "192.0.2.7%eth2:6000", "ttl": 8, "state": "pending", "reason": "no interface eth2"},
+            {**DEFAULTS, "to": OUT, "state": "active", "reason": None},
+            {
+                **DEFAULTS,
+                "to": "192.0.2.7%eth2:6000",
+                "ttl": 8,
+                "state": "pending",
+                "reason": "no interface eth2",
+            },
         ],
     },
 )
@@ -57,6 +65,7 @@ STATS = cast(
                 "reason": None,
                 "matched": 5,
                 "bytes": 5000,
+                "loops": 0,
                 "outputs": [
                     {"to": OUT, "sent": 5, "bytes": 5000, "not_sent": {}},
                     {"to": "192.0.2.7:6000", "sent": 2, "bytes": 2000, "not_sent": {"netunreach": 3}},

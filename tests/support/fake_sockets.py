@@ -10,7 +10,7 @@ from mcr.model.link import Link
 from mcr.model.rule import Output
 from mcr.model.steering import Steering, rule_hash
 from mcr.supervisor.memberships import Membership
-from mcr.supervisor.sockets import ring_shape
+from mcr.supervisor.sockets import RingShape, ring_shape
 from tests.support import bpf_machine
 from tests.support.packets import V4, V6
 
@@ -52,6 +52,14 @@ class Ring(FakeSocket):
         return self.passes(endpoint) and (self.steering is Steering.CPU or is_mine)
 
 
+class Watch(FakeSocket):
+    """The packet socket for what matches no rule, and the filter that it has now."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.program: Program = nothing()
+
+
 class Sender(FakeSocket):
     """An output's socket."""
 
@@ -79,7 +87,9 @@ class FakeSockets:
         assert found.is_open, f"{found} is handed over closed"
         return found
 
-    def open_rings(self, link: Link, workers: int, steering: Steering) -> Sequence[Ring]:
+    def open_rings(
+        self, link: Link, workers: int, _shape: RingShape, steering: Steering
+    ) -> Sequence[Ring]:
         assert all(ring.link.index != link.index for ring in self.rings), f"{link.name} is opened twice"
         self._ask(f"ring {link.name}")
         first = len(self.opened)
@@ -87,11 +97,16 @@ class FakeSockets:
         self.opened.extend(rings)
         return rings
 
-    def set_filter(self, ring: Ring, program: Program) -> None:
+    def open_watch(self, link: Link) -> "Watch":
+        self._ask(f"watch {link.name}")
+        self.opened.append(Watch(len(self.opened)))
+        return cast("Watch", self.opened[-1])
+
+    def set_filter(self, ring: "Ring | Watch", program: Program) -> None:
         assert ring.is_open
         ring.program = program
 
-    def open_output(self, output: Output, _ifindex: int) -> Sender:
+    def open_output(self, output: Output, _ifindex: int, _version: int) -> Sender:
         self._ask(f"output {output.to.interface}")
         self.opened.append(Sender(len(self.opened)))
         return cast("Sender", self.opened[-1])

@@ -21,25 +21,22 @@ class Table:
     generation: int
     rules: dict[Key, set[int]]
     outputs: dict[Key, set[int]]
+    interface_slots: set[int]
 
     @classmethod
     def read(cls, share: bytes) -> Self:
         """Read a share as the supervisor packs it."""
-        _, rules, outputs, _, generation = HEADER.unpack_from(share)
+        _, rules, outputs, _, generation, interfaces = HEADER.unpack_from(share)
         outputs_at = HEADER.size + rules * RULE.size
-        slots = [OUTPUT.unpack_from(share, outputs_at + n * OUTPUT.size)[5] for n in range(outputs)]
-        table = cls(generation, {}, {})
+        slots = [OUTPUT.unpack_from(share, outputs_at + n * OUTPUT.size)[-1] for n in range(outputs)]
+        table = cls(generation, {}, {}, {slot for slot in range(64) if interfaces >> slot & 1})
         for number in range(rules):
             fields = RULE.unpack_from(share, HEADER.size + number * RULE.size)
-            group, interface, _, port, _, slot, first, count, _, _ = fields
+            group, interface, _, port, *_, slot, first, count, _, _ = fields
             key = (interface, group, port)
             table.rules.setdefault(key, set()).add(slot)
             table.outputs.setdefault(key, set()).update(slots[first : first + count])
         return table
-
-    @property
-    def interface_slots(self) -> set[int]:
-        return {interface for interface, _, _ in self.rules}
 
     @property
     def rule_slots(self) -> set[int]:
@@ -63,7 +60,7 @@ class FakeWorker:
 
     Attributes:
         table: what is installed; None until the first share.
-        rings, senders: the sockets that it holds, by slot.
+        rings, watches, senders: the sockets that it holds, by slot.
         end: the supervisor's coroutine that waits for its end.
     """
 
@@ -72,6 +69,7 @@ class FakeWorker:
         self.is_alive = True
         self.table: Table | None = None
         self.rings: dict[int, FakeSocket] = {}
+        self.watches: dict[int, FakeSocket] = {}
         self.senders: dict[int, FakeSocket] = {}
         self.end: Coroutine[object, None, None] | None = None
         self._sockets = sockets
@@ -131,6 +129,8 @@ class FakeWorker:
                 self._say(wire.Ready(confine.expected_proof(WORKER)))
             case wire.Ring():
                 (self.rings[message.slot],) = given
+            case wire.Watch():
+                (self.watches[message.slot],) = given
             case wire.Outputs():
                 self.senders.update(zip(message.slots, given, strict=True))
             case wire.ShareFile():
@@ -154,6 +154,7 @@ class FakeWorker:
         """Sockets that the table does not name are closed."""
         self.table = table
         self.rings = {slot: ring for slot, ring in self.rings.items() if slot in table.interface_slots}
+        self.watches = {slot: one for slot, one in self.watches.items() if slot in table.interface_slots}
         self.senders = {slot: one for slot, one in self.senders.items() if slot in table.output_slots}
         self._say(wire.Installed(table.generation, 0))
 

@@ -71,7 +71,8 @@ class World:
         self._pids = itertools.count(100)
         self._sends_to_live = 0
         crew = [Worker(number, number, cast("Any", FakeCounters(self, number))) for number in range(workers)]
-        state = State(Wishes(workers, steering), crew, cast("Any", FakeMemberships(self.refused)))
+        wishes = Wishes(workers, steering, 100, busy_poll=False, ring_bytes=1 << 20, watch_unmatched=True)
+        state = State(wishes, crew, cast("Any", FakeMemberships(self.refused)))
         log = structlog.wrap_logger(
             None, processors=[self._note], wrapper_class=structlog.make_filtering_bound_logger(0)
         )
@@ -205,7 +206,7 @@ class World:
         """Check what must hold when there is nothing left to do: exactly what is wanted is there."""
         layout, state = self.layout, self.state
         wanted = {one.link.index: layout.filters[name] for name, one in layout.interfaces.items()}
-        assert {ifindex: one.hashes for ifindex, one in state.interfaces.items()} == wanted
+        assert {ifindex: one.destinations for ifindex, one in state.interfaces.items()} == wanted
         assert {slot: one.plan for slot, one in state.outputs.items()} == layout.outputs
         assert state.memberships.held() == layout.memberships
         assert state.holds.keys() == layout.holds
@@ -237,7 +238,7 @@ class World:
 
     def _known_sockets(self) -> set[object]:
         state = self.state
-        rings = {ring for one in state.interfaces.values() for ring in one.rings}
+        rings = {ring for one in state.interfaces.values() for ring in (*one.rings, one.watch)}
         return {*rings, *(one.socket for one in state.outputs.values()), *state.holds.values()}
 
     # ---- plumbing ----
@@ -276,7 +277,7 @@ class World:
                 assert not any(slot in table.interface_slots for table in tables), f"{action}: in use"
             case CloseOutput(slot) if slot not in self._slots_of_rules():
                 assert not any(slot in table.output_slots for table in tables), f"{action}: in use"
-            case SetFilter(ifindex, hashes) if hashes - self.state.interfaces[ifindex].hashes:
+            case SetFilter(ifindex, wanted) if wanted - self.state.interfaces[ifindex].destinations:
                 waiting = [worker for worker in self.state.workers if worker.waits_for_answer]
                 assert not waiting, f"{action}: not acknowledged"
             case OpenOutput(slot, plan):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv6Network
 from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
@@ -16,7 +17,9 @@ from mcr.cli.commands import COMMANDS, parse_output
 from mcr.cli.main import build_parser
 from mcr.errors import PeerError, Refused, Unreachable, UsageError
 from mcr.model.endpoint import parse_endpoint
-from mcr.model.rule import Output, TtlPolicy
+from mcr.model.mapping import Mapped
+from mcr.model.policy import Rate, RateUnit, SourcePolicy, TtlPolicy
+from mcr.model.rule import Output
 from mcr.wire.control import METHODS, Hello, check_params
 from tests.support.documents import IN, OUT, RULE
 
@@ -64,13 +67,14 @@ def run(*arguments: str) -> int:
         return cast("int", end.code)
 
 
+DEFAULTS = {"ttl": "auto", "dscp": "keep", "source": "interface"}
 ADD = ["rule", "add", "--from", IN, "--to", OUT]
 
 
 @pytest.mark.parametrize(
     ("arguments", "method", "params"),
     [
-        (ADD, "rule.add", {"from": IN, "to": [{"to": OUT, "ttl": "auto"}]}),
+        (ADD, "rule.add", {"from": IN, "to": [{"to": OUT, **DEFAULTS}]}),
         (
             [
                 "rule",
@@ -89,7 +93,7 @@ ADD = ["rule", "add", "--from", IN, "--to", OUT]
             {
                 "name": "x",
                 "from": "10.0.0.1,10.0.0.2@232.1.1.1%eth0:1",
-                "to": [{"to": OUT, "ttl": "auto"}],
+                "to": [{"to": OUT, **DEFAULTS}],
             },
         ),
         (
@@ -107,15 +111,38 @@ ADD = ["rule", "add", "--from", IN, "--to", OUT]
             "rule.add",
             {
                 "from": "224.0.0.9%a,b:1",
-                "to": [{"to": OUT, "ttl": 8}, {"to": "1.2.3.4:5", "ttl": "auto"}],
+                "to": [{"to": OUT, **DEFAULTS, "ttl": 8}, {"to": "1.2.3.4:5", **DEFAULTS}],
                 "allow_link_local": True,
             },
         ),
         (["rule", "del", "x"], "rule.del", {"rule": "x"}),
         (["rule", "list"], "rule.list", {}),
         (["rule", "show", "x"], "rule.show", {"rule": "x"}),
-        (["stats"], "stats", {}),
-        (["stats", "x"], "stats", {"rule": "x"}),
+        (["stats"], "stats", {"latency": False}),
+        (["stats", "x", "--latency"], "stats", {"rule": "x", "latency": True}),
+        (["trace", "on", "x"], "trace.on", {"rule": "x", "sample": 1, "seconds": 60}),
+        (
+            ["trace", "on", "x", "--sample", "100", "--seconds", "5"],
+            "trace.on",
+            {"rule": "x", "sample": 100, "seconds": 5},
+        ),
+        (["trace", "off"], "trace.off", {}),
+        (["trace", "show"], "trace.show", {}),
+        (["unmatched", "list"], "unmatched.list", {}),
+        (
+            ["rule", "add", "--from", "239.1.0.0/24%eth0:5000-5010", "--exclude", "10.0.0.9"]
+            + ["--to", "239.9.0.0/24%eth1:+1000,ttl=keep,dscp=ef,source=keep,rate=20Mbit"],
+            "rule.add",
+            {
+                "from": "!10.0.0.9@239.1.0.0/24%eth0:5000-5010",
+                "to": [
+                    {
+                        "to": "239.9.0.0/24%eth1:+1000",
+                        **{"ttl": "keep", "dscp": 46, "source": "keep", "rate": "20Mbit"},
+                    }
+                ],
+            },
+        ),
         (["worker", "list"], "worker.list", {}),
         (["interface", "list"], "interface.list", {}),
         (["ping"], "ping", {}),
@@ -132,7 +159,7 @@ def test_commands_ask_for_their_method(
 
 def test_every_method_has_a_command(client: type[FakeClient]) -> None:
     for words in COMMANDS:
-        more = {"rule add": ADD[2:], "rule del": ["x"], "rule show": ["x"]}.get(words, [])
+        more = {"rule add": ADD[2:], "rule del": ["x"], "rule show": ["x"], "trace on": ["x"]}.get(words, [])
         assert run(*words.split(), *more, "--json") == 0
 
     assert {method for method, _ in client.asked} == set(METHODS)
@@ -151,7 +178,7 @@ def test_every_method_has_a_command(client: type[FakeClient]) -> None:
         (["rule", "add", "--from", IN, "--to", "239.2.2.2:6000"], "without an interface"),
         (["rule", "add", "--from", "1.2.3.4:5", "--to", OUT], "got an input without an interface"),
         (["rule", "add", "a/b", "--from", IN, "--to", OUT], "got name 'a/b', expected 1 to 64 letters"),
-        (["rule", "add", "--from", IN, "--to", f"{OUT},ttl=0"], "got option 'ttl=0', expected ttl=VALUE"),
+        (["rule", "add", "--from", IN, "--to", f"{OUT},ttl=0"], "got ttl '0', expected auto, keep, decrement or 1 to 255"),
         ([*ADD, "--source", "x"], "got address 'x', expected an IPv4 or IPv6 address"),
         (["rule", "add", "--from", "224.0.0.1%a:1", "--to", OUT], "got a link-local group"),
     ],
@@ -304,18 +331,58 @@ def test_the_reference_has_every_command_and_its_examples_are_understood() -> No
         ("1.2.3.4:5,ttl=auto", Output(parse_endpoint("1.2.3.4:5"))),
         ("1.2.3.4%a,ttl=3:5,ttl=255", Output(parse_endpoint("1.2.3.4%a,ttl=3:5"), 255)),
         ("[ff35::1%a]:5,ttl=keep", Output(parse_endpoint("[ff35::1%a]:5"), TtlPolicy.KEEP)),
+        ("1.2.3.4%a,b:5", Output(parse_endpoint("1.2.3.4%a,b:5"))),
+        ("1.2.3.4:5,dscp=af41", Output(parse_endpoint("1.2.3.4:5"), dscp=34)),
+        ("1.2.3.4:5,source=10.0.0.1", Output(parse_endpoint("1.2.3.4:5"), source=IPv4Address("10.0.0.1"))),
+        ("1.2.3.4:5,rate=1.5kpps", Output(parse_endpoint("1.2.3.4:5"), rate=Rate(1500, RateUnit.DATAGRAMS))),
+        ("keep%a", Output(Mapped("a"))),
+        ("keep%a:+5,dscp=7", Output(Mapped("a", port_offset=5), dscp=7)),
+        (
+            "[ff35::/64%a]:7,source=keep",
+            Output(Mapped("a", IPv6Network("ff35::/64"), 7), source=SourcePolicy.KEEP),
+        ),
     ],
 )
 def test_outputs_are_endpoints_with_options(text: str, output: Output) -> None:
     assert parse_output(text) == output
 
 
+TTLS = "auto, keep, decrement or 1 to 255"
+DSCPS = "keep, 0 to 63, or a name such as ef, af41, cs5"
+SOURCES = "interface, keep or an address of this host"
+RATES = "a number with pps or bit behind it, such as 5000pps, 10kpps, 20Mbit, up to 1 T"
+ONCE = "each of ttl, dscp, source, rate at most once"
+
+
 @pytest.mark.parametrize(
-    "option", ["", "ttl", "ttl=", "ttl=0", "ttl=256", "ttl=99999", "ttl=-1", "ttl=no", "tll=3", "ttl=3,x"]
+    ("policies", "message"),
+    [
+        ("", f"got '', expected {ONCE}"),
+        ("ttl", f"got ttl '', expected {TTLS}"),
+        ("ttl=", f"got ttl '', expected {TTLS}"),
+        ("ttl=0", f"got ttl '0', expected {TTLS}"),
+        ("ttl=256", f"got ttl '256', expected {TTLS}"),
+        ("ttl=99999", f"got ttl '99999', expected {TTLS}"),
+        ("ttl=-1", f"got ttl '-1', expected {TTLS}"),
+        ("ttl=no", f"got ttl 'no', expected {TTLS}"),
+        ("tll=3", f"got 'tll=3', expected {ONCE}"),
+        ("ttl=3,x", f"got 'x', expected {ONCE}"),
+        ("ttl=3,ttl=3", f"got 'ttl=3', expected {ONCE}"),
+        ("dscp=64", f"got dscp '64', expected {DSCPS}"),
+        ("dscp=EF", f"got dscp 'EF', expected {DSCPS}"),
+        ("source=x", f"got source 'x', expected {SOURCES}"),
+        ("source=keep", "1.2.3.4:5: got source keep, expected it with a multicast address only"),
+        ("source=::1", "1.2.3.4:5: got source ::1 for 1.2.3.4, expected both to be IPv4"),
+        ("rate=5", f"got rate '5', expected {RATES}"),
+        ("rate=0pps", f"got rate '0pps', expected {RATES}"),
+        ("rate=2000Gbit", f"got rate '2000Gbit', expected {RATES}"),
+    ],
 )
-def test_unknown_options_of_outputs_are_refused(option: str) -> None:
-    with pytest.raises(UsageError, match="expected ttl=VALUE with auto, keep, decrement or 1 to 255"):
-        parse_output(f"1.2.3.4:5,{option}")
+def test_policies_of_outputs_that_are_none_are_refused(policies: str, message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        parse_output(f"1.2.3.4:5,{policies}")
+
+    assert str(error.value) == f"'1.2.3.4:5,{policies}': {message}"
 
 
 @pytest.mark.parametrize("answer", [None, [1], [{}], {"a": 1}, "text"])

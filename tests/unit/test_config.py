@@ -29,7 +29,7 @@ EXAMPLE = """
 PLACE = f"{SYNTAX}, or an object with these parts"
 OUTPUTS = f"a list of outputs, or one output: {PLACE}"
 TTL = "auto, keep, decrement or 1 to 255"
-FILE_KEYS = "workers, steering, rules"
+FILE_KEYS = "workers, steering, coalesce_us, busy_poll, watch_unmatched, ring_mib, rules"
 SAME_INPUT = "got input 239.1.1.1%eth0:5001, expected another one than that of rule 'a': 239.1.1.1%eth0:5001"
 RULE_KEYS = "name, from, to, allow_link_local"
 
@@ -57,7 +57,7 @@ def test_the_example_of_the_manual_loads(tmp_path: Path) -> None:
     assert load(tmp_path, EXAMPLE) == Configuration(
         2,
         Steering.AUTO,
-        ruleset(
+        rules=ruleset(
             [
                 Rule(
                     parse_endpoint("239.1.1.1%eth0:5001"),
@@ -92,7 +92,7 @@ def test_every_key_is_in_the_reference() -> None:
 
 
 def test_an_empty_object_gives_the_defaults(tmp_path: Path) -> None:
-    assert load(tmp_path, "{}") == Configuration(None, Steering.AUTO, ruleset([]))
+    assert load(tmp_path, "{}") == Configuration(None, Steering.AUTO, rules=ruleset([]))
 
 
 def test_plain_json_is_read_too(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ TABLE = [
     (parts("sources: ['::1']"), "rules[0].from: got source ::1 for 232.1.1.1, expected both to be IPv4"),
     (
         parts("ttl: 1"),
-        "rules[0].from.ttl: got an unknown key, expected one of interface, address, port, sources",
+        "rules[0].from.ttl: got an unknown key, expected one of interface, address, port, sources, exclude",
     ),
     # outputs
     (one_rule(f"from: {IN}, to: 5"), f"rules[0].to: got 5, expected {OUTPUTS}"),
@@ -227,7 +227,7 @@ TABLE = [
     (one_rule(f"from: {IN}, to: [{OUT}, 'x']"), f"rules[0].to[1]: got no port, expected {SYNTAX}"),
     (
         one_rule(f"from: {IN}, to: '10.0.0.1@1.2.3.4:5'"),
-        "rules[0].to: got sources on an output, expected none",
+        "rules[0].to: got sources or a range on an output, expected none",
     ),
     (
         one_rule(f"from: {IN}, to: {{ address: '1.2.3.4', port: 1, ttl: 300 }}"),

@@ -135,6 +135,10 @@ def test_what_is_no_answer_is_refused(frame: dict[str, object]) -> None:
     [
         ("ping", {}),
         ("stats", {}),
+        ("stats", {"latency": True}),
+        ("trace.on", {"rule": "x", "sample": 1000, "seconds": 3600}),
+        ("trace.show", {"after": {"0": 0, "1": 77}}),
+        ("rule.add", {**ADD, "to": [{"to": "x", "dscp": "ef", "source": "keep", "rate": "1pps"}]}),
         ("stats", {"rule": "x"}),
         ("rule.show", {"rule": "x"}),
         ("rule.add", ADD),
@@ -155,17 +159,43 @@ def test_good_parameters_pass(method: str, params: dict[str, object]) -> None:
         ("rule.del", {"rule": 5}, "rule.del.rule: got 5, expected the name or id of a rule"),
         ("rule.del", {"rule": ""}, "rule.del.rule: got '', expected the name or id of a rule"),
         ("rule.add", {**ADD, "to": "x"}, "rule.add.to: got 'x', expected a list of at most 256"),
-        ("rule.add", {**ADD, "to": ["x"]}, "rule.add.to[0]: got 'x', expected a map with to, ttl"),
+        ("rule.add", {**ADD, "to": ["x"]}, "rule.add.to[0]: got 'x', expected a map with to, ttl, dscp, source, rate"),
         (
             "rule.add",
             {**ADD, "to": [{"to": "x", "ttl": 0}]},
-            "rule.add.to[0].ttl: got 0, expected auto, keep, decrement or 1 to 255",
+            "rule.add.to[0].ttl: got ttl '0', expected auto, keep, decrement or 1 to 255",
         ),
         (
             "rule.add",
             {**ADD, "to": [{"to": "x", "ttl": True}]},
-            "rule.add.to[0].ttl: got true, expected auto, keep, decrement or 1 to 255",
+            "rule.add.to[0].ttl: got true, expected a word or a number",
         ),
+        (
+            "rule.add",
+            {**ADD, "to": [{"to": "x", "rate": "fast"}]},
+            (
+                "rule.add.to[0].rate: got rate 'fast', expected a number with pps or bit behind it, "
+                "such as 5000pps, 10kpps, 20Mbit, up to 1 T"
+            ),
+        ),
+        ("stats", {"latency": 1}, "stats.latency: got 1, expected true or false"),
+        ("trace.on", {}, "trace.on.rule: got nothing, expected it to be given"),
+        (
+            "trace.on",
+            {"rule": "x", "sample": 0},
+            "trace.on.sample: got 0, expected 1 to 1000000000",
+        ),
+        (
+            "trace.on",
+            {"rule": "x", "seconds": 3601},
+            "trace.on.seconds: got 3601, expected 1 to 3600",
+        ),
+        (
+            "trace.show",
+            {"after": {"0": -1}},
+            "trace.show.after: got a map, expected a map from workers to numbers",
+        ),
+        ("unmatched.list", {"x": 1}, "unmatched.list.x: got an unknown key, expected none"),
         ("rule.add", {**ADD, "sources": [None]}, "rule.add.sources[0]: got null, expected an address"),
         (
             "rule.add",
@@ -197,7 +227,7 @@ def test_every_method_is_in_the_protocols_document() -> None:
 
 
 def test_only_methods_that_change_something_say_so() -> None:
-    assert {name for name, method in METHODS.items() if method.changes} == {"rule.add", "rule.del"}
+    assert {name for name, method in METHODS.items() if method.changes} == {"rule.add", "rule.del", "trace.on", "trace.off"}
 
 
 @given(

@@ -17,13 +17,15 @@ STEERINGS = st.fixed_dictionaries(
 )
 EVERYWHERE = {"in": Steering.CPU}
 BY_HASH = {"in": Steering.HASH}
+OPEN = {9: 1, 2: 0}
+READ = ((2, 0), (9, 1))
 
 
 @given(shares(), WORKERS, STEERINGS)
 def test_every_rule_is_where_the_kernel_sends_its_packets(
     rules: Share, workers: int, steering: dict[str, Steering]
 ) -> None:
-    given_out = distribute(rules.rules, workers, steering)
+    given_out = distribute(rules.rules, workers, steering, OPEN)
 
     assert len(given_out) == workers
     for one in rules.rules:
@@ -38,7 +40,7 @@ def test_every_rule_is_where_the_kernel_sends_its_packets(
 def test_no_share_has_anything_else_or_twice(
     rules: Share, workers: int, steering: dict[str, Steering]
 ) -> None:
-    for share in distribute(rules.rules, workers, steering):
+    for share in distribute(rules.rules, workers, steering, OPEN):
         assert len(set(share.rules)) == len(share.rules)
         assert set(share.rules) <= set(rules.rules)
 
@@ -48,8 +50,8 @@ def test_other_rules_do_not_move_a_rule(
     rules: Share, others: Share, workers: int, steering: dict[str, Steering]
 ) -> None:
     """What is added or removed elsewhere costs a rule nothing."""
-    together = distribute([*rules.rules, *others.rules], workers, steering)
-    alone = distribute(rules.rules, workers, steering)
+    together = distribute([*rules.rules, *others.rules], workers, steering, OPEN)
+    alone = distribute(rules.rules, workers, steering, OPEN)
 
     assert all(set(share.rules) <= set(more.rules) for share, more in zip(alone, together, strict=True))
 
@@ -60,20 +62,20 @@ def test_the_order_of_the_rules_does_not_matter(
 ) -> None:
     shuffled = list(rules.rules)
     order.shuffle(shuffled)
-    one, other = (distribute(some, workers, steering) for some in (rules.rules, shuffled))
+    one, other = (distribute(some, workers, steering, OPEN) for some in (rules.rules, shuffled))
 
     assert [set(share.rules) for share in one] == [set(share.rules) for share in other]
 
 
 @pytest.mark.parametrize("steering", [EVERYWHERE, BY_HASH])
 def test_worker_without_rules_gets_an_empty_share(steering: dict[str, Steering]) -> None:
-    assert distribute([], 3, steering) == [Share(), Share(), Share()]
+    assert distribute([], 3, steering, OPEN) == [Share((), READ)] * 3
 
 
 def test_rules_of_one_group_live_in_one_worker_whatever_their_sources() -> None:
     """The kernel's program sees group and port; look-up sees the sources."""
     rules = [placed(rule(f"{source}239.1.1.1%in:5001")) for source in ("10.0.0.1@", "10.0.0.2@", "")]
-    shares_given = distribute(rules, 4, BY_HASH)
+    shares_given = distribute(rules, 4, BY_HASH, OPEN)
 
     assert sorted(len(share.rules) for share in shares_given) == [0, 0, 0, 3]
 

@@ -1,6 +1,7 @@
 """What should be open, given rules and links."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from ipaddress import IPv4Address, ip_address
 
 import pytest
@@ -17,7 +18,7 @@ from tests.support.links import link, links
 from tests.support.rules import rule
 
 IN, OUT, OTHER = link("in", 2, "10.0.0.1"), link("out", 3, "10.1.0.1"), link("other", 4)
-WISHES = Wishes(workers=2, steering=Steering.HASH)
+WISHES = Wishes(2, Steering.HASH, 100, busy_poll=False, ring_bytes=1 << 20, watch_unmatched=True)
 OPEN = {IN.index: 7}
 
 
@@ -72,18 +73,18 @@ def test_an_active_rule_wants_everything_that_it_needs() -> None:
 
     assert layout.interfaces == {"in": InterfacePlan(IN, Steering.HASH, "steering: hash is configured")}
     assert layout.outputs == {
-        0: OutputPlan(first, OUT.index, OUT.addresses),
-        1: OutputPlan(second, 0, frozenset()),
+        0: OutputPlan(first, OUT.index, 4, OUT.addresses),
+        1: OutputPlan(second, 0, 4, frozenset()),
     }
     assert layout.filters == {"in": {hash_of(one)}}
     assert layout.memberships == {Membership("in", IN.index, IPv4Address("239.1.1.1"))}
     assert not layout.holds
     assert not layout.pending
     expected = PlacedRule(
-        one, 0, 7, IN.index, (PlacedOutput(first, 0, OUT.index), PlacedOutput(second, 1, 0))
+        one, 0, 7, IN.index, (PlacedOutput(first, 0, OUT.index, OUT.mtu), PlacedOutput(second, 1, 0))
     )
-    assert layout.shares[hash_of(one) % 2] == Share((expected,))
-    assert layout.shares[1 - hash_of(one) % 2] == Share()
+    assert layout.shares[hash_of(one) % 2] == Share((expected,), ((IN.index, 7),))
+    assert layout.shares[1 - hash_of(one) % 2] == Share((), ((IN.index, 7),))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +175,7 @@ def test_steering_is_picked_for_each_interface() -> None:
         *rules,
         on=links(IN, OUT, wide),
         interface_slots={IN.index: 0, wide.index: 1},
-        wishes=Wishes(2, Steering.AUTO),
+        wishes=replace(WISHES, steering=Steering.AUTO),
     )
 
     assert {name: one.steering for name, one in layout.interfaces.items()} == {

@@ -100,10 +100,10 @@ def test_a_ttl_is_a_policy_or_one_byte(ttl: int | TtlPolicy) -> None:
 
 @pytest.mark.parametrize("ttl", [0, 256, -1])
 def test_other_ttls_are_refused(ttl: int) -> None:
-    with pytest.raises(RuleError, match=f"got ttl {ttl}, expected auto, keep, decrement or 1 to 255"):
+    with pytest.raises(RuleError, match=f"got ttl '{ttl}', expected auto, keep, decrement or 1 to 255"):
         Output(OUTPUT.to, ttl)
 
 
 def test_an_output_has_no_sources() -> None:
-    with pytest.raises(RuleError, match="got sources on an output, expected none"):
+    with pytest.raises(RuleError, match="got sources or a range on an output, expected none"):
         Output(parse_endpoint("10.0.0.1@239.1.1.1%eth0:1"))

@@ -2,7 +2,6 @@
 
 import errno
 import random
-import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
@@ -118,10 +117,12 @@ def test_every_field_of_an_output_arrives(ttl: TtlPolicy | int, expected: tuple[
 @given(shares())
 def test_the_parts_stand_one_after_the_other(share: Share) -> None:
     outputs = sum(len(one.outputs) for one in share.rules)
-    sources = sum(len(one.rule.input.sources) for one in share.rules)
+    sources = sum(len(one.rule.input.sources or one.rule.input.excluded) for one in share.rules)
+    interfaces = sum(1 << slot for _, slot in share.interfaces)
     packed = pack_share(share, GENERATION)
 
-    assert HEADER.unpack_from(packed) == (lib.MCR_ABI, len(share.rules), outputs, sources, GENERATION)
+    header = (lib.MCR_ABI, len(share.rules), outputs, sources, GENERATION, interfaces)
+    assert HEADER.unpack_from(packed) == header
     assert (
         len(packed)
         == HEADER.size + len(share.rules) * RULE.size + outputs * OUTPUT.size + sources * SOURCE_BYTES
@@ -169,7 +170,7 @@ _RULE_AT, _OUTPUTS_AT, _SOURCES_AT = (
 )
 MEANINGFUL = [
     *range(_RULE_AT, _RULE_AT + 16),  # group
-    *range(_RULE_AT + 20, _RULE_AT + 26),  # ifindex, port
+    *range(_RULE_AT + 20, _RULE_AT + 30),  # ifindex, ports, prefix_bits, excludes
     *(
         position
         for output in (_OUTPUTS_AT, _OUTPUTS_AT + OUTPUT.size)
@@ -280,22 +281,25 @@ def test_a_full_table_finds_every_rule(table: Table) -> None:
 
 
 def changed_header(**fields: int) -> bytes:
-    names = ("abi", "rules", "outputs", "sources", "generation")
+    names = ("abi", "rules", "outputs", "sources", "generation", "interfaces")
     values = dict(zip(names, HEADER.unpack_from(WHOLE), strict=True)) | fields
     return HEADER.pack(*values.values()) + WHOLE[HEADER.size :]
 
 
 def changed_rule(**fields: int) -> bytes:
     names = [
-        *("group", "interface", "ifindex", "port", "reserved", "slot"),
-        *("first_output", "outputs", "first_source", "sources"),
+        *("group", "interface", "ifindex", "port", "last_port", "prefix_bits", "excludes", "reserved"),
+        *("slot", "first_output", "outputs", "first_source", "sources"),
     ]
     values = dict(zip(names, RULE.unpack_from(WHOLE, _RULE_AT), strict=True)) | fields
     return WHOLE[:_RULE_AT] + RULE.pack(*values.values()) + WHOLE[_OUTPUTS_AT:]
 
 
 def changed_output(**fields: int) -> bytes:
-    names = ("address", "ifindex", "port", "ttl_policy", "ttl", "slot")
+    names = [
+        *("address", "ifindex", "mtu", "rate", "port", "port_offset", "prefix_bits", "rate_in_bits"),
+        *("ttl_policy", "ttl", "dscp_policy", "dscp", "engine", "link_bytes", "link_source", "reserved", "slot"),
+    ]
     values = dict(zip(names, OUTPUT.unpack_from(WHOLE, _OUTPUTS_AT), strict=True)) | fields
     return WHOLE[:_OUTPUTS_AT] + OUTPUT.pack(*values.values()) + WHOLE[_OUTPUTS_AT + OUTPUT.size :]
 
@@ -303,10 +307,10 @@ def changed_output(**fields: int) -> bytes:
 def of_rules(*endpoints: str) -> bytes:
     """Pack rules in exactly this order, which the supervisor would sort."""
     packed = [
-        RULE.pack(mapped(one.address), 0, 2, one.port, 0, 0, 0, 0, 0, len(one.sources))
+        RULE.pack(mapped(one.address), 0, 2, one.port, one.port, 128, 0, 0, 0, 0, 0, 0, len(one.sources))
         for one in inputs(*endpoints)
     ]
-    return HEADER.pack(lib.MCR_ABI, len(packed), 0, 1, 1) + b"".join(packed) + bytes(SOURCE_BYTES)
+    return HEADER.pack(lib.MCR_ABI, len(packed), 0, 1, 1, 0) + b"".join(packed) + bytes(SOURCE_BYTES)
 
 
 def inputs(*endpoints: str) -> Iterator[Any]:
@@ -325,14 +329,14 @@ CORRUPTED: dict[str, Callable[[], bytes]] = {
     "one output too many": lambda: changed_header(outputs=3),
     "one source too many": lambda: changed_header(sources=3),
     "more rules than there is room for": lambda: (
-        struct.pack("=IIIIQ", lib.MCR_ABI, MAX_RULES + 1, 0, 0, 1) + bytes((MAX_RULES + 1) * RULE.size)
+        HEADER.pack(lib.MCR_ABI, MAX_RULES + 1, 0, 0, 1, 0) + bytes((MAX_RULES + 1) * RULE.size)
     ),
     "as many rules as 32 bits count": lambda: changed_header(rules=LONGEST_INDEX),
     "more outputs than there is room for": lambda: (
-        struct.pack("=IIIIQ", lib.MCR_ABI, 0, MAX_OUTPUTS + 1, 0, 1) + bytes((MAX_OUTPUTS + 1) * OUTPUT.size)
+        HEADER.pack(lib.MCR_ABI, 0, MAX_OUTPUTS + 1, 0, 1, 0) + bytes((MAX_OUTPUTS + 1) * OUTPUT.size)
     ),
     "more sources than there is room for": lambda: (
-        struct.pack("=IIIIQ", lib.MCR_ABI, 0, 0, lib.MCR_MAX_SOURCES + 1, 1)
+        HEADER.pack(lib.MCR_ABI, 0, 0, lib.MCR_MAX_SOURCES + 1, 1, 0)
         + bytes((lib.MCR_MAX_SOURCES + 1) * SOURCE_BYTES)
     ),
     "an interface slot out of range": lambda: changed_rule(interface=MAX_INTERFACES),
@@ -344,6 +348,12 @@ CORRUPTED: dict[str, Callable[[], bytes]] = {
     "sources out of range": lambda: changed_rule(sources=3),
     "a first source that wraps around": lambda: changed_rule(first_source=LONGEST_INDEX, sources=2),
     "no ttl policy": lambda: changed_output(ttl_policy=lib.MCR_TTL_FIXED + 1),
+    "no dscp policy": lambda: changed_output(dscp_policy=lib.MCR_DSCP_FIXED + 1),
+    "no engine": lambda: changed_output(engine=lib.MCR_ENGINE_ETHERNET + 1),
+    "a link header of no link": lambda: changed_output(link_bytes=4),
+    "a mapping of more bits than there are": lambda: changed_output(prefix_bits=129),
+    "a prefix of more bits than there are": lambda: changed_rule(prefix_bits=129),
+    "ports from high to low": lambda: changed_rule(last_port=5000),
     "one input twice": lambda: of_rules("239.1.1.1%in:1", "239.1.1.1%in:1"),
     "any source before some": lambda: of_rules("239.1.1.1%in:1", "10.0.0.9@239.1.1.1%in:1"),
     "rules of one group apart": lambda: of_rules(

@@ -10,9 +10,13 @@ from mcr.wire import worker as wire
 
 NUMBERS = st.integers(-(1 << 63), (1 << 64) - 1)
 SLOTS = st.lists(st.integers(0, 32767), max_size=wire.MAX_DESCRIPTORS)
+ADDRESSES = st.binary(min_size=16, max_size=16)
 MESSAGES: dict[str, st.SearchStrategy[wire.ToWorker | wire.FromWorker]] = {
-    "hello": st.builds(wire.Hello, st.integers(0, 63), st.integers(-1, 4095)),
+    "hello": st.builds(
+        wire.Hello, st.integers(0, 63), st.integers(-1, 4095), st.integers(0, 10_000), st.booleans()
+    ),
     "ring": st.builds(wire.Ring, st.integers(0, 63), st.integers(0, 1 << 16), st.integers(0, 1 << 20)),
+    "watch": st.builds(wire.Watch, st.integers(0, 63)),
     "outputs": SLOTS.flatmap(
         lambda slots: st.builds(
             wire.Outputs,
@@ -23,15 +27,18 @@ MESSAGES: dict[str, st.SearchStrategy[wire.ToWorker | wire.FromWorker]] = {
     "share": st.builds(wire.ShareFile, st.integers(1, 1 << 63), st.integers(0, 1 << 31)),
     "ready": st.builds(wire.Ready, st.dictionaries(st.text(max_size=12), st.text(max_size=40), max_size=12)),
     "installed": st.builds(wire.Installed, st.integers(0, (1 << 64) - 1), st.integers(0, (1 << 64) - 1)),
+    "loop": st.builds(wire.Loop, st.integers(0, 8191), ADDRESSES, ADDRESSES),
 }
 ANY_MESSAGE = st.one_of(*MESSAGES.values())
 EXAMPLES: list[dict[str, Any]] = [
-    {"kind": "hello", "worker": 0, "cpu": 1},
+    {"kind": "hello", "worker": 0, "cpu": 1, "coalesce_us": 100, "busy_poll": False},
     {"kind": "ring", "slot": 0, "frame_bytes": 2048, "frames": 16},
+    {"kind": "watch", "slot": 0},
     {"kind": "outputs", "slots": [0, 1], "versions": [4, 6]},
     {"kind": "share", "generation": 1, "bytes": 24},
     {"kind": "ready", "proof": {"Uid": "65534"}},
     {"kind": "installed", "generation": 1, "digest": 1 << 63},
+    {"kind": "loop", "rule": 1, "group": bytes(16), "source": bytes(16)},
 ]
 
 

@@ -43,6 +43,14 @@ netns *args: setup
 architecture *args: setup
     "{{ bin }}/pytest" tests/architecture "$@"
 
+# the C code: warnings, tests and fuzz targets with sanitizers, in bounded time
+native: setup
+    scripts/check-native
+
+# every fuzz target for SECONDS each
+fuzz seconds="60" *targets: setup
+    scripts/check-native fuzz "$@"
+
 # everything; what continuous integration runs
 test *args:
     scripts/test "$@"

@@ -70,8 +70,11 @@ def filter_program(hashes: Iterable[int]) -> Program:
     if not wanted:
         return nothing()
     program = [*_hash_of_destination(rejects_others=True), *_search(wanted)]
-    if len(program) <= MAX_INSTRUCTIONS:
-        return program
+    return program if len(program) <= MAX_INSTRUCTIONS else all_udp()
+
+
+def all_udp() -> Program:
+    """Keep all UDP."""
     return [*_hash_of_destination(rejects_others=True), Instruction(_RET, operand=KEEP_ALL)]
 
 

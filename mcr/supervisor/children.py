@@ -103,7 +103,8 @@ class Children:
         worker.outputs = {slot: plan for slot, plan in worker.outputs.items() if slot in named}
 
     def _kill(self, worker: Worker, reason: str) -> None:
-        if worker.process and not self._stopping:
+        if worker.process and not worker.is_ending and not self._stopping:
+            worker.is_ending = True
             self._log.error("worker ended", worker=worker.number, pid=worker.process.pid, reason=reason)
             worker.process.kill()
 
@@ -149,8 +150,9 @@ class Children:
             await process.send(wire.Outputs(slots, versions), [one.socket.fileno() for one in opened])
 
     async def _give_share(self, worker: Worker, process: WorkerProcess, action: GiveShare) -> None:
-        worker.generation = next(self._generations)
+        generation = next(self._generations)
+        content = pack_share(action.share, generation)
+        await process.send_file(wire.ShareFile(generation, len(content)), content)
+        worker.generation = generation
         worker.share = action.share
         worker.sent_at_s = time.monotonic()
-        content = pack_share(action.share, worker.generation)
-        await process.send_file(wire.ShareFile(worker.generation, len(content)), content)

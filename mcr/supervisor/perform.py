@@ -1,5 +1,6 @@
 """The one module that touches the world: it does what `reconcile` asks for, and notes what came of it."""
 
+import errno
 import socket
 from contextlib import ExitStack
 
@@ -24,7 +25,7 @@ from mcr.supervisor.actions import (
 )
 from mcr.supervisor.children import Children
 from mcr.supervisor.state import OpenedOutput, OpenInterface, State
-from mcr.wire.counters import interface_span
+from mcr.wire.counters import MAX_INTERFACES, interface_span
 
 
 class Performer:
@@ -89,6 +90,8 @@ class Performer:
 
     def _open_rings(self, action: OpenRings) -> None:
         link = action.plan.link
+        if self._state.interface_slots.is_full:
+            raise KernelError(f"open more than {MAX_INTERFACES} interfaces, such as", link.name, errno.ENOSPC)
         rings = sockets.open_rings(link, len(self._state.workers), action.plan.steering)
         slot = self._state.interface_slots.take()
         for worker in self._state.workers:
@@ -116,7 +119,13 @@ class Performer:
         interface = self._state.interfaces[action.ifindex]
         program = bpf.filter_program(action.hashes)
         for ring in interface.rings:
-            sockets.set_filter(ring, program)
+            try:
+                sockets.set_filter(ring, program)
+            except KernelError as error:
+                if error.errno != errno.ENOMEM:
+                    raise
+                # Beyond net.core.optmem_max; what the filter cannot tell apart, the tables do.
+                sockets.set_filter(ring, bpf.all_udp())
         interface.hashes = action.hashes
 
     def _hold_port(self, action: HoldPort) -> None:

@@ -57,6 +57,8 @@ def waits(state: State) -> bool:
 
 def _workers(_layout: Layout, state: State, now_s: float) -> Iterator[Action]:
     for worker in state.workers:
+        if worker.is_ending:
+            continue
         if worker.state is WorkerState.DOWN and now_s >= worker.start_at_s:
             yield StartWorker(worker.number)
         elif worker.state is WorkerState.STARTING and now_s >= worker.since_s + ANSWER_DEADLINE_S:

@@ -22,6 +22,11 @@ class SlotPool:
         """Give the number above the highest slot that was ever taken."""
         return self._next
 
+    @property
+    def is_full(self) -> bool:
+        """Say whether every slot is taken."""
+        return not self._free and self._next == self._size
+
     def take(self) -> int:
         """
         Take a slot.
@@ -29,10 +34,10 @@ class SlotPool:
         Raises:
             Bug: more are taken than rules can have.
         """
+        if self.is_full:
+            raise Bug(f"all {self._size} slots are taken")
         if self._free:
             return heapq.heappop(self._free)
-        if self._next == self._size:
-            raise Bug(f"all {self._size} slots are taken")
         self._next += 1
         return self._next - 1
 

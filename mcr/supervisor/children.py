@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from mcr.errors import PeerError
+from mcr.model.share import Share
 from mcr.runtime import confine
 from mcr.runtime.logs import Logger
 from mcr.runtime.roles import WORKER
@@ -81,7 +82,6 @@ class Children:
                 self._check_proof(worker, message)
             case wire.Installed():
                 worker.installed = (message.generation, message.digest)
-                self._forget_closed(worker)
         self._changed()
 
     def _check_proof(self, worker: Worker, ready: wire.Ready) -> None:
@@ -94,12 +94,14 @@ class Children:
         else:
             self._kill(worker, f"got ready in state {worker.state}, expected it once")
 
-    def _forget_closed(self, worker: Worker) -> None:
-        """A worker closes what its table does not name, so it must be given anew when it does again."""
-        if worker.share is None or worker.waits_for_answer:
-            return
-        worker.rings &= {placed.ifindex for placed in worker.share.rules}
-        named = {output.slot for placed in worker.share.rules for output in placed.outputs}
+    def _forget_closed(self, worker: Worker, share: Share) -> None:
+        """
+        Note what the worker will close when it reads the share, for not being named there.
+
+        Messages arrive in order: what is given from now on, it gets after that.
+        """
+        worker.rings &= {placed.ifindex for placed in share.rules}
+        named = {output.slot for placed in share.rules for output in placed.outputs}
         worker.outputs = {slot: plan for slot, plan in worker.outputs.items() if slot in named}
 
     def _kill(self, worker: Worker, reason: str) -> None:
@@ -156,3 +158,4 @@ class Children:
         worker.generation = generation
         worker.share = action.share
         worker.sent_at_s = time.monotonic()
+        self._forget_closed(worker, action.share)

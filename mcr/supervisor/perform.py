@@ -24,6 +24,7 @@ from mcr.supervisor.actions import (
     WorkerAction,
 )
 from mcr.supervisor.children import Children
+from mcr.supervisor.layout import Layout
 from mcr.supervisor.state import OpenedOutput, OpenInterface, State
 from mcr.wire.counters import MAX_INTERFACES, interface_span
 
@@ -50,6 +51,12 @@ class Performer:
             if action not in self._reported:
                 self._log.warning("step failed", action=type(action).__name__, reason=str(error))
                 self._reported.add(action)
+
+    def follow_links(self, layout: Layout) -> None:
+        """Note what open interfaces are called now, and what else has changed about them."""
+        for plan in layout.interfaces.values():
+            if plan.link.index in self._state.interfaces:
+                self._state.interfaces[plan.link.index].plan = plan
 
     async def stop(self, deadline_s: float) -> None:
         """End all workers within the deadline, and close everything."""

@@ -49,8 +49,7 @@ def reconcile(layout: Layout, state: State, now_s: float) -> list[Action]:
 def waits(state: State) -> bool:
     """Say whether a worker is about to become ready, or to acknowledge its share."""
     return any(
-        worker.state is WorkerState.STARTING
-        or (worker.state is WorkerState.READY and worker.waits_for_answer)
+        worker.is_ending or worker.state is WorkerState.STARTING or worker.waits_for_answer
         for worker in state.workers
     )
 
@@ -76,23 +75,22 @@ def _open(layout: Layout, state: State, _now_s: float) -> Iterator[Action]:
             yield OpenOutput(slot, output)
 
 
-def _wanted_hashes(layout: Layout, state: State, ifindex: int) -> frozenset[int]:
-    """An interface that came back under its old name and a new index has left its old index for good."""
-    name = state.interfaces[ifindex].plan.link.name
-    wanted = layout.interfaces.get(name)
-    return layout.filters[name] if wanted and wanted.link.index == ifindex else frozenset()
+def _wanted_hashes(layout: Layout, ifindex: int) -> frozenset[int]:
+    """Names wander between interfaces; an index stays with its interface for good."""
+    names = (name for name, plan in layout.interfaces.items() if plan.link.index == ifindex)
+    return next((layout.filters[name] for name in names), frozenset())
 
 
 def _narrow_filters(layout: Layout, state: State, _now_s: float) -> Iterator[Action]:
     for ifindex, interface in state.interfaces.items():
-        kept = interface.hashes & _wanted_hashes(layout, state, ifindex)
+        kept = interface.hashes & _wanted_hashes(layout, ifindex)
         if kept != interface.hashes:
             yield SetFilter(ifindex, kept)
 
 
 def _tables(layout: Layout, state: State, _now_s: float) -> Iterator[Action]:
     for worker in state.workers:
-        if worker.state is WorkerState.READY:
+        if worker.state is WorkerState.READY and not worker.is_ending:
             yield from _table_of(worker, layout, state)
 
 
@@ -116,7 +114,7 @@ def _table_of(worker: Worker, layout: Layout, state: State) -> Iterator[Action]:
 def _finish(layout: Layout, state: State) -> Iterator[Action]:
     """Every table is in place: open filters and memberships, and close what nobody uses any more."""
     for ifindex, interface in state.interfaces.items():
-        wanted = _wanted_hashes(layout, state, ifindex)
+        wanted = _wanted_hashes(layout, ifindex)
         if interface.hashes != wanted:
             yield SetFilter(ifindex, wanted)
     held = state.memberships.held()

@@ -23,9 +23,14 @@ class SlotPool:
         return self._next
 
     @property
+    def free(self) -> int:
+        """Count the slots that can be taken."""
+        return len(self._free) + self._size - self._next
+
+    @property
     def is_full(self) -> bool:
         """Say whether every slot is taken."""
-        return not self._free and self._next == self._size
+        return not self.free
 
     def take(self) -> int:
         """
@@ -69,6 +74,10 @@ class SlotBook:
 
     def __getitem__(self, rule_id: RuleId) -> RuleSlots:
         return self._taken[rule_id]
+
+    def has_room(self, rule: Rule) -> bool:
+        """Say whether `take` will do."""
+        return self.rules.free >= 1 and self.outputs.free >= len(rule.outputs)
 
     def take(self, rule: Rule) -> RuleSlots:
         """Give a new rule its slots."""

@@ -8,7 +8,7 @@ import psutil
 from mcr.model.rule import Output, Rule, RuleId
 from mcr.model.stats import total_interface, total_output, total_rule
 from mcr.model.steering import Steering
-from mcr.supervisor.actions import Action, HoldPort, Join, OpenOutput, OpenRings
+from mcr.supervisor.actions import Action, HoldPort, Join, OpenOutput, OpenRings, SetFilter
 from mcr.supervisor.layout import Layout, memberships_for, missing, port_hold_for, why_output_pending
 from mcr.supervisor.lifecycle import WorkerState
 from mcr.supervisor.sockets import read_kernel_drops
@@ -142,7 +142,8 @@ class Report:
         if rule.id in self._layout.pending:
             return self._layout.pending[rule.id]
         plan = self._layout.interfaces[rule.interface]
-        steps: list[Action] = [OpenRings(plan)]
+        hashes = self._layout.filters[rule.interface]
+        steps: list[Action] = [OpenRings(plan), SetFilter(plan.link.index, hashes)]
         steps += [Join(membership) for membership in memberships_for(rule, self._state.links)]
         steps += [HoldPort(hold) for hold in port_hold_for(rule, self._state.links)]
         refused = next((self._state.failures[step] for step in steps if step in self._state.failures), None)

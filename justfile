@@ -48,6 +48,14 @@ bench *args: setup
     scripts/setup-bench
     "{{ bin }}/python" -m tests.bench.main "$@"
 
+# the C code: warnings, tests and fuzz targets with sanitizers, in bounded time
+native: setup
+    scripts/check-native
+
+# every fuzz target for SECONDS each
+fuzz seconds="60" *targets: setup
+    scripts/check-native fuzz "$@"
+
 # everything; what continuous integration runs
 test *args:
     scripts/test "$@"

@@ -16,6 +16,11 @@ import errno as errno_module
 import os
 from collections.abc import Mapping, Sequence
 
+_HINTS = {
+    errno_module.EMFILE: "raise the limit of open files: LimitNOFILE= in the unit, or ulimit -n",
+    errno_module.ENOMEM: "free memory, or run fewer workers: each has a ring for each input interface",
+}
+
 
 class McrError(Exception):
     """Any failure that mcr reports; ``code`` is a stable lower-case word for programs."""
@@ -92,7 +97,8 @@ class KernelError(McrError):
 
     def __init__(self, operation: str, subject: str, errno: int) -> None:
         name = errno_module.errorcode.get(errno, str(errno))
-        super().__init__(f"{operation} {subject}: {os.strerror(errno)} ({name})")
+        hint = f"; {_HINTS[errno]}" if errno in _HINTS else ""
+        super().__init__(f"{operation} {subject}: {os.strerror(errno)} ({name}){hint}")
         self.errno = errno
         self.reason = name.removeprefix("E").lower()
 

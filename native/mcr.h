@@ -94,8 +94,9 @@ struct mcr_output_counters {
 };
 
 /*
- * Times from the kernel's receipt to the send call, per rule: bucket 0 holds what took less than 1 us, then
- * four buckets for each doubling, so that bucket b > 0 begins at 2^((b-1)/4) us, linear within a doubling.
+ * Times from the kernel's receipt to the send call, per rule: bucket 0 holds what took less than 1
+ * us, then four buckets for each doubling, so that bucket b > 0 begins at 2^((b-1)/4) us, linear
+ * within a doubling.
  */
 struct mcr_latency {
 	uint64_t buckets[MCR_RULE_LATENCY_BUCKETS];
@@ -168,10 +169,10 @@ struct mcr_share_header {
 
 /* Addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d; numbers are in host order. */
 struct mcr_rule {
-	uint8_t group[16];   /* of a range: its first address */
-	uint32_t interface;  /* slot of the ring */
+	uint8_t group[16];  /* of a range: its first address */
+	uint32_t interface; /* slot of the ring */
 	uint32_t ifindex;
-	uint16_t port;	     /* of a range: its first port */
+	uint16_t port; /* of a range: its first port */
 	uint16_t last_port;
 	uint8_t prefix_bits; /* of the 128: 128 for a single group */
 	uint8_t excludes;    /* the sources are those that are not meant */
@@ -188,16 +189,17 @@ struct mcr_output {
 	uint32_t ifindex; /* 0: the routing table decides */
 	uint32_t mtu;	  /* of the link, for what the kernel does not fragment for us */
 	uint64_t rate;	  /* 0: no limit; else datagrams or bits of IP packet per second */
-	uint16_t port;	      /* 0: that of the datagram plus port_offset */
+	uint16_t port;	  /* 0: that of the datagram plus port_offset */
 	int16_t port_offset;
-	uint8_t prefix_bits;  /* of the 128 that come from address; the rest from the datagram's group */
+	uint8_t prefix_bits; /* of the 128 that come from address; the rest from the datagram's
+				group */
 	uint8_t rate_in_bits;
 	uint8_t ttl_policy;
 	uint8_t ttl;
 	uint8_t dscp_policy;
 	uint8_t dscp;
 	uint8_t engine;
-	uint8_t link_bytes;   /* of link_source: 0 on links without a header */
+	uint8_t link_bytes; /* of link_source: 0 on links without a header */
 	uint8_t link_source[6];
 	uint16_t reserved;
 	uint32_t slot; /* of the counters and of the socket; not part of the digest */
@@ -216,8 +218,9 @@ void mcr_table__free(struct mcr_table *table);
 /* Replace the contents by a share.  -EINVAL: the share contradicts itself; the table is then empty.
  */
 int mcr_table__load(struct mcr_table *table, const uint8_t *share, uint64_t bytes);
-/* Index of the rule that fits best: a single group before a range, a longer prefix before a shorter one, a
- * rule with that source before one for any.  -ENOENT, or -EACCES where only the source is not allowed. */
+/* Index of the rule that fits best: a single group before a range, a longer prefix before a shorter
+ * one, a rule with that source before one for any.  -ENOENT, or -EACCES where only the source is
+ * not allowed. */
 int mcr_table__find(struct mcr_table *table, uint32_t interface, const uint8_t group[16],
 		    uint16_t port, const uint8_t source[16]);
 const struct mcr_rule *mcr_table__rule(const struct mcr_table *table, uint32_t index);
@@ -274,7 +277,8 @@ uint64_t mcr_relay__digest(const struct mcr_relay *relay);
 uint64_t mcr_relay__generation(const struct mcr_relay *relay);
 /* How long to let a batch gather at high rates (0: not at all), and whether to never sleep. */
 void mcr_relay__set_pace(struct mcr_relay *relay, uint32_t coalesce_us, int busy_poll);
-/* Relay until control_fd is readable (0), a loop was found (1), or the kernel refuses to wait (negative errno). */
+/* Relay until control_fd is readable (0), a loop was found (1), or the kernel refuses to wait
+ * (negative errno). */
 int mcr_relay__run(struct mcr_relay *relay, int control_fd);
 
 /* A loop that the guard has broken. */

@@ -8,7 +8,6 @@ every mistake in a file is found in one go.
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Annotated, Self, TypeVar
 
 from pydantic import (
@@ -35,6 +34,7 @@ from mcr.model.endpoint import (
     read_groups,
     read_ports,
 )
+from mcr.model.mapping import SYNTAX as MAPPING_SYNTAX
 from mcr.model.mapping import parse_target
 from mcr.model.policy import (
     DSCP_SYNTAX,
@@ -50,7 +50,7 @@ from mcr.model.policy import (
     TtlPolicy,
 )
 from mcr.model.policy import Source as OutputSource
-from mcr.model.rule import NAME_SYNTAX, Output, Rule
+from mcr.model.rule import NAME_SYNTAX, Output, Rule, check_outputs
 from mcr.model.steering import Steering
 
 MAX_WORKERS = 256  # members of a fanout group: PACKET_FANOUT_MAX, net/packet/internal.h
@@ -58,7 +58,9 @@ DEFAULT_COALESCE_US = 100  # developer_docs/decisions/0003-moderation.md
 MAX_COALESCE_US = 10_000
 MAX_RING_MIB = 1024
 OWN_ERROR = "mcr"  # the type of errors whose message is ours
-TAGS = frozenset({"<text>", "<object>", "<list>"})  # in the location of an error, and not in the file
+TAGS = frozenset(
+    {"<text>", "<object>", "<target>", "<list>"}
+)  # in the location of an error, and not in the file
 
 Value = TypeVar("Value")
 
@@ -93,6 +95,11 @@ def kind(value: object) -> str | None:
     if isinstance(value, dict):
         return "<object>"
     return "<list>" if isinstance(value, list) else None
+
+
+def output_kind(value: object) -> str | None:
+    """Give the tag of *value*, None if it can be no output."""
+    return "<target>" if isinstance(value, dict) and "to" in value else kind(value)
 
 
 def read_port_range(value: object) -> tuple[int, int]:
@@ -134,6 +141,7 @@ _PORT = "1 to 65535"
 _PORTS = "1 to 65535, or a range such as '5000-5010'"
 _INTERFACE = "the name of an interface"
 _PLACE = f"{SYNTAX}, or an object with these parts"
+_TARGET = f"{SYNTAX}, or {MAPPING_SYNTAX}"
 
 # What stands for the rest of a rule while one part of it is checked.
 _ANY_INPUT = parse_endpoint("239.0.0.1%lo:1")
@@ -156,6 +164,12 @@ def check_input(endpoint: Endpoint) -> None:
         RuleError: it has no interface.
     """
     Rule(endpoint, (_ANY_OUTPUT,), allow_link_local=True)
+
+
+TtlField = Annotated[Ttl, policy("ttl"), Field(description=TTL_SYNTAX)]
+DscpField = Annotated[Dscp, policy("dscp"), Field(description=DSCP_SYNTAX)]
+SourceField = Annotated[OutputSource, policy("source"), Field(description=SOURCE_SYNTAX)]
+RateField = Annotated[Rate | None, policy("rate"), Field(description=RATE_SYNTAX)]
 
 
 class InputObject(Strict):
@@ -190,12 +204,10 @@ class OutputObject(Strict):
     interface: Interface | None = Field(default=None, description=_INTERFACE)
     address: Address = Field(description=_ADDRESS)
     port: int = Field(description=_PORT, ge=1, le=65535)
-    ttl: Annotated[Ttl, policy("ttl")] = Field(default=TtlPolicy.AUTO, description=TTL_SYNTAX)
-    dscp: Annotated[Dscp, policy("dscp")] = Field(default=DscpPolicy.KEEP, description=DSCP_SYNTAX)
-    source: Annotated[OutputSource, policy("source")] = Field(
-        default=SourcePolicy.INTERFACE, description=SOURCE_SYNTAX
-    )
-    rate: Annotated[Rate | None, policy("rate")] = Field(default=None, description=RATE_SYNTAX)
+    ttl: TtlField = TtlPolicy.AUTO
+    dscp: DscpField = DscpPolicy.KEEP
+    source: SourceField = SourcePolicy.INTERFACE
+    rate: RateField = None
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
@@ -207,30 +219,50 @@ class OutputObject(Strict):
         return Output(endpoint, self.ttl, self.dscp, self.source, self.rate)
 
 
+class TargetObject(Strict):
+    """An output as text, an endpoint or a mapping, with policies."""
+
+    to: OutputText = Field(description=_TARGET)
+    ttl: TtlField = TtlPolicy.AUTO
+    dscp: DscpField = DscpPolicy.KEEP
+    source: SourceField = SourcePolicy.INTERFACE
+    rate: RateField = None
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        return _refuse_unfit(self, self.output)
+
+    def output(self) -> Output:
+        """Give the value."""
+        return Output(parse_target(self.to), self.ttl, self.dscp, self.source, self.rate)
+
+
 def read_input(place: str | InputObject) -> Endpoint:
     """Give the value of an input that has been checked."""
     return parse_endpoint(place) if isinstance(place, str) else place.endpoint()
 
 
-def read_output(place: str | OutputObject) -> Output:
+def read_output(place: str | OutputObject | TargetObject) -> Output:
     """Give the value of an output that has been checked."""
     return Output(parse_target(place)) if isinstance(place, str) else place.output()
 
 
-def _without_source(place: str | OutputObject) -> Output:
-    """Leave out what only fits some inputs, while the input is not known."""
-    return replace(read_output(place), source=SourcePolicy.INTERFACE)
-
-
 InputPlace = Annotated[InputText | Annotated[InputObject, Tag("<object>")], Discriminator(kind)]
-OutputPlace = Annotated[OutputText | Annotated[OutputObject, Tag("<object>")], Discriminator(kind)]
+OutputPlace = Annotated[
+    OutputText | Annotated[OutputObject, Tag("<object>")] | Annotated[TargetObject, Tag("<target>")],
+    Discriminator(output_kind),
+]
 OutputList = Annotated[
     list[OutputPlace],
-    checked(lambda places: Rule(_ANY_INPUT, tuple(map(_without_source, places)))),
+    checked(lambda places: check_outputs(tuple(map(read_output, places)))),
     Tag("<list>"),
 ]
 OutputPlaces = Annotated[
-    OutputText | Annotated[OutputObject, Tag("<object>")] | OutputList, Discriminator(kind)
+    OutputText
+    | Annotated[OutputObject, Tag("<object>")]
+    | Annotated[TargetObject, Tag("<target>")]
+    | OutputList,
+    Discriminator(output_kind),
 ]
 
 

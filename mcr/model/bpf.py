@@ -91,8 +91,11 @@ def filter_program(destinations: Iterable[Destination]) -> Program:
     if not wanted and not within:
         return nothing()
     program = [*within, *_hash_of_destination(rejects_others=True), *_search(wanted)]
-    if len(program) <= MAX_INSTRUCTIONS:
-        return program
+    return program if len(program) <= MAX_INSTRUCTIONS else all_udp()
+
+
+def all_udp() -> Program:
+    """Keep all UDP."""
     return [*_hash_of_destination(rejects_others=True), Instruction(_RET, operand=KEEP_ALL)]
 
 

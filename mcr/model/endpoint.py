@@ -270,7 +270,8 @@ def _parse(text: str) -> Endpoint:
             f"got {place!r}, expected brackets around an IPv6 place and none around an IPv4 one"
         )
     listed = tuple(
-        parse_address(one.removeprefix("[").removesuffix("]")) for one in (sources.split(",") if sources is not None else ())
+        parse_address(one.removeprefix("[").removesuffix("]"))
+        for one in (sources.split(",") if sources is not None else ())
     )
     meant, excluded = ((), listed) if text.startswith("!") else (listed, ())
     return Endpoint(address, port, interface if percent else None, meant, excluded, prefix_length, last_port)

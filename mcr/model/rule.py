@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NewType
@@ -88,6 +89,8 @@ class Output:
             raise RuleError("bad_output", f"{self.to}: got source keep, {of_version}")
         if isinstance(self.to, Endpoint):
             return
+        if not isinstance(self.source, SourcePolicy) and self.source.version != given.address.version:
+            raise RuleError("bad_output", f"{self.to}: got source {self.source}, {of_version}")
         if not given.is_multicast or self.to.version not in {None, given.address.version}:
             raise RuleError("bad_output", f"{self.to}: got a mapping of groups, {of_version}")
         first, last = self.to.ports(given.port, given.last_port)
@@ -133,11 +136,9 @@ class Rule:
                 "link_local",
                 f"{self.input}: got a link-local group, expected another one or allow_link_local: true",
             )
-        if not 1 <= len(self.outputs) <= MAX_OUTPUTS_PER_RULE:
-            raise RuleError(
-                "bad_outputs", f"got {len(self.outputs)} outputs, expected 1 to {MAX_OUTPUTS_PER_RULE}"
-            )
-        self._check_outputs()
+        check_outputs(self.outputs)
+        for output in self.outputs:
+            output.check_fit(self.input)
 
     @property
     def interface(self) -> str:
@@ -146,10 +147,18 @@ class Rule:
             raise AssertionError(self.input)
         return self.input.interface
 
-    def _check_outputs(self) -> None:
-        seen = set()
-        for output in self.outputs:
-            output.check_fit(self.input)
-            if output.to in seen:
-                raise RuleError("bad_output", f"{output.to}: got this output twice, expected it once")
-            seen.add(output.to)
+
+def check_outputs(outputs: Sequence[Output]) -> None:
+    """
+    Refuse a list of outputs that no rule can have, whatever its input.
+
+    Raises:
+        RuleError: too few, too many, or one twice.
+    """
+    if not 1 <= len(outputs) <= MAX_OUTPUTS_PER_RULE:
+        raise RuleError("bad_outputs", f"got {len(outputs)} outputs, expected 1 to {MAX_OUTPUTS_PER_RULE}")
+    seen = set()
+    for output in outputs:
+        if output.to in seen:
+            raise RuleError("bad_output", f"{output.to}: got this output twice, expected it once")
+        seen.add(output.to)

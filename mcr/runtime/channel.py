@@ -54,7 +54,9 @@ class Channel:
         """
         try:
             socket.send_fds(self._socket, [wire.encode(message)], list(descriptors), socket.MSG_NOSIGNAL)
-        except (BrokenPipeError, ConnectionResetError) as error:
+        except BlockingIOError:
+            raise
+        except OSError as error:  # also of our own end: somebody hung up
             raise PeerError("got a closed channel, expected a living peer") from error
 
     def receive(self) -> tuple[wire.ToWorker | wire.FromWorker, list[int]]:

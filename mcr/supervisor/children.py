@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from mcr.errors import PeerError
+from mcr.model.share import Share
 from mcr.runtime import confine
 from mcr.runtime.logs import Logger
 from mcr.runtime.roles import WORKER
@@ -83,7 +84,6 @@ class Children:
                 self._check_proof(worker, message)
             case wire.Installed():
                 worker.installed = (message.generation, message.digest)
-                self._forget_closed(worker)
             case wire.Loop():
                 self._note_loop(worker, message)
         self._changed()
@@ -110,16 +110,19 @@ class Children:
         else:
             self._kill(worker, f"got ready in state {worker.state}, expected it once")
 
-    def _forget_closed(self, worker: Worker) -> None:
-        """A worker closes what its table does not name, so it must be given anew when it does again."""
-        if worker.share is None or worker.waits_for_answer:
-            return
-        worker.rings &= {ifindex for ifindex, _ in worker.share.interfaces}
-        named = {output.slot for placed in worker.share.rules for output in placed.outputs}
+    def _forget_closed(self, worker: Worker, share: Share) -> None:
+        """
+        Note what the worker will close when it reads the share, for not being named there.
+
+        Messages arrive in order: what is given from now on, it gets after that.
+        """
+        worker.rings &= {ifindex for ifindex, _ in share.interfaces}
+        named = {output.slot for placed in share.rules for output in placed.outputs}
         worker.outputs = {slot: plan for slot, plan in worker.outputs.items() if slot in named}
 
     def _kill(self, worker: Worker, reason: str) -> None:
-        if worker.process and not self._stopping:
+        if worker.process and not worker.is_ending and not self._stopping:
+            worker.is_ending = True
             self._log.error("worker ended", worker=worker.number, pid=worker.process.pid, reason=reason)
             worker.process.kill()
 
@@ -167,8 +170,10 @@ class Children:
             await process.send(wire.Outputs(slots, versions), [one.socket.fileno() for one in opened])
 
     async def _give_share(self, worker: Worker, process: WorkerProcess, action: GiveShare) -> None:
-        worker.generation = next(self._generations)
+        generation = next(self._generations)
+        content = pack_share(action.share, generation)
+        await process.send_file(wire.ShareFile(generation, len(content)), content)
+        worker.generation = generation
         worker.share = action.share
         worker.sent_at_s = time.monotonic()
-        content = pack_share(action.share, worker.generation)
-        await process.send_file(wire.ShareFile(worker.generation, len(content)), content)
+        self._forget_closed(worker, action.share)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 
-from mcr.errors import Bug, KernelError
+from mcr.errors import Bug, KernelError, RuleError
 from mcr.model.rule import Rule, RuleId
 from mcr.model.ruleset import Ruleset
 from mcr.runtime.logs import Logger
@@ -56,7 +56,10 @@ class Supervisor:
         Raises:
             RuleError: it cannot be in force together with the others.
         """
-        self.state.rules = self.state.rules.with_rule(rule)
+        rules = self.state.rules.with_rule(rule)
+        if not self.state.slots.has_room(rule):
+            raise RuleError("busy", "got no room while removed rules are on their way out: try again")
+        self.state.rules = rules
         self._take_slots(rule)
         await self._settle()
 
@@ -116,6 +119,7 @@ class Supervisor:
             self._read_links()
         for _ in range(MAX_ROUNDS):
             self.layout = self._plan()
+            self._performer.follow_links(self.layout)
             actions = reconcile(self.layout, self.state, time.monotonic())
             for action in actions:
                 await self._performer.perform(action)
@@ -135,7 +139,8 @@ class Supervisor:
     def _plan(self) -> Layout:
         interface_slots = {ifindex: one.slot for ifindex, one in self.state.interfaces.items()}
         state = self.state
-        return plan(state.rules, state.links, state.slots, interface_slots, state.wishes)
+        steered = {ifindex: one.plan for ifindex, one in state.interfaces.items()}
+        return plan(state.rules, state.links, state.slots, interface_slots, state.wishes, steered)
 
     def _patience_s(self) -> float | None:
         """Sleep until something happens, unless time itself matters."""

@@ -7,7 +7,8 @@ table without a socket, so that what it does not send is counted.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from mcr.model.bpf import Destination, Range
 from mcr.model.endpoint import Address, Endpoint
@@ -87,22 +88,26 @@ class Wishes:
     watch_unmatched: bool
 
 
-def plan(
+def plan(  # noqa: PLR0913, PLR0917 - all that there is to know, and each has another owner
     rules: Ruleset,
     links: Mapping[str, Link],
     slots: SlotBook,
     interface_slots: Mapping[int, int],
     wishes: Wishes,
+    steered: Mapping[int, InterfacePlan] = MappingProxyType({}),
 ) -> Layout:
     """
     Work out the desired state.
 
     *interface_slots* holds, by ifindex, the slots of the interfaces that are open.  Rules of an interface
-    that is not open yet are in no share until it is.
+    that is not open yet are in no share until it is.  *steered* holds, by ifindex, what they were opened
+    with: fanout cannot be changed under traffic, so their steering stays.
     """
     pending = {rule.id: reason for rule in rules if (reason := why_pending(rule, links))}
     active = [rule for rule in rules if rule.id not in pending]
-    interfaces = {name: _interface(links[name], wishes) for name in {rule.interface for rule in active}}
+    interfaces = {
+        name: _interface(links[name], wishes, steered) for name in {rule.interface for rule in active}
+    }
     placed = [
         _place(rule, links, slots, interface_slots)
         for rule in active
@@ -142,7 +147,9 @@ def missing(interface: str) -> str:
     return f"interface {interface} does not exist"
 
 
-def _interface(link: Link, wishes: Wishes) -> InterfacePlan:
+def _interface(link: Link, wishes: Wishes, steered: Mapping[int, InterfacePlan]) -> InterfacePlan:
+    if link.index in steered:
+        return replace(steered[link.index], link=link)
     return InterfacePlan(link, *pick(wishes.steering, link.receive_queues, wishes.workers))
 
 

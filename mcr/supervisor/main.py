@@ -20,6 +20,7 @@ import uvloop
 from mcr import __version__
 from mcr.config.compile import Configuration
 from mcr.config.load import load_configuration
+from mcr.config.schema import MAX_WORKERS
 from mcr.errors import ConfigError, McrError, UsageError
 from mcr.runtime import confine
 from mcr.runtime.logs import LEVELS, Logger, make_logger
@@ -36,7 +37,6 @@ from mcr.supervisor.state import State, Worker
 
 DEFAULT_CONFIG = Path("/etc/mcr/mcr.json5")
 DEFAULT_CONTROL = Path("/run/mcr/control.sock")
-MAX_WORKERS = 64
 STOP_DEADLINE_S = 1.0
 EXIT_FAILED, EXIT_USAGE = 1, 2
 

@@ -1,5 +1,6 @@
 """The one module that touches the world: it does what `reconcile` asks for, and notes what came of it."""
 
+import errno
 import socket
 import time
 from contextlib import ExitStack
@@ -24,8 +25,9 @@ from mcr.supervisor.actions import (
     WorkerAction,
 )
 from mcr.supervisor.children import Children
+from mcr.supervisor.layout import Layout
 from mcr.supervisor.state import OpenedOutput, OpenInterface, State
-from mcr.wire.counters import interface_span
+from mcr.wire.counters import MAX_INTERFACES, interface_span
 
 
 class Performer:
@@ -51,6 +53,12 @@ class Performer:
             if action not in self._reported:
                 self._log.warning("step failed", action=type(action).__name__, reason=str(error))
                 self._reported.add(action)
+
+    def follow_links(self, layout: Layout) -> None:
+        """Note what open interfaces are called now, and what else has changed about them."""
+        for plan in layout.interfaces.values():
+            if plan.link.index in self._state.interfaces:
+                self._state.interfaces[plan.link.index].plan = plan
 
     async def stop(self, deadline_s: float) -> None:
         """End all workers within the deadline, and close everything."""
@@ -91,6 +99,8 @@ class Performer:
 
     def _open_rings(self, action: OpenRings) -> None:
         link = action.plan.link
+        if self._state.interface_slots.is_full:
+            raise KernelError(f"open more than {MAX_INTERFACES} interfaces, such as", link.name, errno.ENOSPC)
         shape = sockets.ring_shape(link.mtu, self._state.wishes.ring_bytes)
         rings = sockets.open_rings(link, len(self._state.workers), shape, action.plan.steering)
         slot = self._state.interface_slots.take()
@@ -123,9 +133,9 @@ class Performer:
         interface = self._state.interfaces[action.ifindex]
         program = bpf.filter_program(action.destinations)
         for ring in interface.rings:
-            sockets.set_filter(ring, program)
+            _set(ring, program, bpf.all_udp())
         if interface.watch:
-            sockets.set_filter(interface.watch, bpf.unmatched_program(action.destinations))
+            _set(interface.watch, bpf.unmatched_program(action.destinations), bpf.nothing())
         interface.destinations = action.destinations
 
     def _hold_port(self, action: HoldPort) -> None:
@@ -133,3 +143,17 @@ class Performer:
         family = socket.AF_INET if hold.address.version == 4 else socket.AF_INET6
         held = sockets.hold_port(hold.ifindex, str(hold.address), hold.port, family)
         self._state.holds[hold] = held
+
+
+def _set(target: socket.socket, program: bpf.Program, coarser: bpf.Program) -> None:
+    """
+    Set a filter, or a coarser one where the program is beyond net.core.optmem_max.
+
+    What the filter of a ring cannot tell apart, the tables do.
+    """
+    try:
+        sockets.set_filter(target, program)
+    except KernelError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+        sockets.set_filter(target, coarser)

@@ -55,14 +55,15 @@ def _untried(actions: Iterator[Action], state: State) -> list[Action]:
 def waits(state: State) -> bool:
     """Say whether a worker is about to become ready, or to acknowledge its share."""
     return any(
-        worker.state is WorkerState.STARTING
-        or (worker.state is WorkerState.READY and worker.waits_for_answer)
+        worker.is_ending or worker.state is WorkerState.STARTING or worker.waits_for_answer
         for worker in state.workers
     )
 
 
 def _workers(_layout: Layout, state: State, now_s: float) -> Iterator[Action]:
     for worker in state.workers:
+        if worker.is_ending:
+            continue
         if worker.state is WorkerState.DOWN and now_s >= worker.start_at_s:
             yield StartWorker(worker.number)
         elif worker.state is WorkerState.STARTING and now_s >= worker.since_s + ANSWER_DEADLINE_S:
@@ -80,23 +81,22 @@ def _open(layout: Layout, state: State, _now_s: float) -> Iterator[Action]:
             yield OpenOutput(slot, output)
 
 
-def _wanted_destinations(layout: Layout, state: State, ifindex: int) -> frozenset[Destination]:
-    """An interface that came back under its old name and a new index has left its old index for good."""
-    name = state.interfaces[ifindex].plan.link.name
-    wanted = layout.interfaces.get(name)
-    return layout.filters[name] if wanted and wanted.link.index == ifindex else frozenset()
+def _wanted_destinations(layout: Layout, ifindex: int) -> frozenset[Destination]:
+    """Names wander between interfaces; an index stays with its interface for good."""
+    names = (name for name, plan in layout.interfaces.items() if plan.link.index == ifindex)
+    return next((layout.filters[name] for name in names), frozenset())
 
 
 def _narrow_filters(layout: Layout, state: State, _now_s: float) -> Iterator[Action]:
     for ifindex, interface in state.interfaces.items():
-        kept = interface.destinations & _wanted_destinations(layout, state, ifindex)
+        kept = interface.destinations & _wanted_destinations(layout, ifindex)
         if kept != interface.destinations:
             yield SetFilter(ifindex, kept)
 
 
 def _tables(layout: Layout, state: State, _now_s: float) -> Iterator[Action]:
     for worker in state.workers:
-        if worker.state is WorkerState.READY:
+        if worker.state is WorkerState.READY and not worker.is_ending:
             yield from _table_of(worker, layout, state)
 
 
@@ -120,7 +120,7 @@ def _table_of(worker: Worker, layout: Layout, state: State) -> Iterator[Action]:
 def _finish(layout: Layout, state: State) -> Iterator[Action]:
     """Every table is in place: open filters and memberships, and close what nobody uses any more."""
     for ifindex, interface in state.interfaces.items():
-        wanted = _wanted_destinations(layout, state, ifindex)
+        wanted = _wanted_destinations(layout, ifindex)
         if interface.destinations != wanted:
             yield SetFilter(ifindex, wanted)
     held = state.memberships.held()

@@ -22,6 +22,16 @@ class SlotPool:
         """Give the number above the highest slot that was ever taken."""
         return self._next
 
+    @property
+    def free(self) -> int:
+        """Count the slots that can be taken."""
+        return len(self._free) + self._size - self._next
+
+    @property
+    def is_full(self) -> bool:
+        """Say whether every slot is taken."""
+        return not self.free
+
     def take(self) -> int:
         """
         Take a slot.
@@ -29,10 +39,10 @@ class SlotPool:
         Raises:
             Bug: more are taken than rules can have.
         """
+        if self.is_full:
+            raise Bug(f"all {self._size} slots are taken")
         if self._free:
             return heapq.heappop(self._free)
-        if self._next == self._size:
-            raise Bug(f"all {self._size} slots are taken")
         self._next += 1
         return self._next - 1
 
@@ -64,6 +74,10 @@ class SlotBook:
 
     def __getitem__(self, rule_id: RuleId) -> RuleSlots:
         return self._taken[rule_id]
+
+    def has_room(self, rule: Rule) -> bool:
+        """Say whether `take` will do."""
+        return self.rules.free >= 1 and self.outputs.free >= len(rule.outputs)
 
     def take(self, rule: Rule) -> RuleSlots:
         """Give a new rule its slots."""

@@ -60,6 +60,7 @@ class Worker:
         cpu: that it is pinned to.
         start_at_s: monotonic time before which it is not started again.
         since_s: monotonic time at which its state began.
+        is_ending: its process was killed and has not ended yet.
         rings: ifindexes given to the present process.
         outputs: plans of the sockets given to the present process, by slot.
         share, generation: the last share sent.
@@ -75,6 +76,7 @@ class Worker:
     since_s: float = 0.0
     backoff_s: float = 0.0
     restarts: int = 0
+    is_ending: bool = False
     rings: set[int] = field(default_factory=set)
     outputs: dict[int, OutputPlan] = field(default_factory=dict)
     share: Share | None = None
@@ -85,6 +87,7 @@ class Worker:
     def end(self, backoff_s: float, now_s: float) -> None:
         """Forget the process and what it had; the next one starts after *backoff_s*."""
         self.process = None
+        self.is_ending = False
         self.share = self.installed = None
         self.rings.clear()
         self.outputs.clear()

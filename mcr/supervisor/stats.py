@@ -12,8 +12,8 @@ from mcr.model.policy import policy_text
 from mcr.model.rule import Output, Rule, RuleId
 from mcr.model.stats import total_interface, total_output, total_rule
 from mcr.model.steering import Steering
-from mcr.supervisor.actions import Action, HoldPort, Join, OpenOutput, OpenRings
-from mcr.supervisor.layout import Layout, memberships_for, port_hold_for, why_output_pending
+from mcr.supervisor.actions import Action, HoldPort, Join, OpenOutput, OpenRings, SetFilter
+from mcr.supervisor.layout import Layout, memberships_for, missing, port_hold_for, why_output_pending
 from mcr.supervisor.lifecycle import WorkerState
 from mcr.supervisor.sockets import read_kernel_drops
 from mcr.supervisor.state import OpenInterface, State, Worker
@@ -84,8 +84,31 @@ class Report:
             "cpu_seconds": cpu_seconds,
         }
 
-    def interface(self, interface: OpenInterface) -> InterfaceDocument:
-        """Describe an interface that rules listen to."""
+    def interfaces(self) -> list[InterfaceDocument]:
+        """Describe every interface that rules listen to, also those that are not there."""
+        open_ones = [self._interface(interface) for interface in self._state.interfaces.values()]
+        named = {rule.interface for rule in self._state.rules} - {one["name"] for one in open_ones}
+        return [*open_ones, *(self._closed_interface(name) for name in sorted(named))]
+
+    def _closed_interface(self, name: str) -> InterfaceDocument:
+        link = self._state.links.get(name)
+        plan = self._layout.interfaces.get(name)
+        refused = self._state.failures.get(OpenRings(plan)) if plan else None
+        return {
+            "name": name,
+            "index": link.index if link else None,
+            "mtu": link.mtu if link else None,
+            "state": "missing" if link is None else "closed",
+            "workers": [],
+            "steering": "cpu" if plan and plan.steering is Steering.CPU else "hash",
+            "reason": refused or (plan.reason if plan else missing(name)),
+            "receive_queues": link.receive_queues if link else 0,
+            "rules": 0,
+            "memberships": [],
+            "ring": {"frames": 0, "frame_bytes": 0, "bytes": 0},
+        }
+
+    def _interface(self, interface: OpenInterface) -> InterfaceDocument:
         link, shape = interface.plan.link, interface.shape
         present = self._state.links.get(link.name)
         active = [rule for rule in self._state.rules if rule.interface == link.name]
@@ -142,7 +165,8 @@ class Report:
         if rule.id in self._layout.pending:
             return self._layout.pending[rule.id]
         plan = self._layout.interfaces[rule.interface]
-        steps: list[Action] = [OpenRings(plan)]
+        hashes = self._layout.filters[rule.interface]
+        steps: list[Action] = [OpenRings(plan), SetFilter(plan.link.index, hashes)]
         steps += [Join(membership) for membership in memberships_for(rule, self._state.links)]
         steps += [HoldPort(hold) for hold in port_hold_for(rule, self._state.links)]
         refused = next((self._state.failures[step] for step in steps if step in self._state.failures), None)

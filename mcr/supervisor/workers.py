@@ -1,10 +1,11 @@
 """A worker's process as the supervisor sees it: its channel, its end."""
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable
 
-from mcr.errors import PeerError
+from mcr.errors import KernelError, PeerError
 from mcr.runtime.channel import Channel, channel_pair
 from mcr.runtime.spawn import spawn
 from mcr.wire import worker as wire
@@ -21,11 +22,19 @@ class WorkerProcess:
 
     @classmethod
     async def start(cls) -> "WorkerProcess":
-        """Start a process that waits for its hello."""
-        ours, theirs = channel_pair()
-        ours.setblocking(False)
-        with theirs:
-            process = await spawn("worker", [str(theirs.fileno())], theirs.fileno())
+        """
+        Start a process that waits for its hello.
+
+        Raises:
+            KernelError: no descriptors or no processes are left.
+        """
+        try:
+            ours, theirs = channel_pair()
+            ours.setblocking(False)
+            with theirs:
+                process = await spawn("worker", [str(theirs.fileno())], theirs.fileno())
+        except OSError as error:
+            raise KernelError("start", "worker", error.errno or errno.EIO) from error
         return cls(process, Channel(ours))
 
     @property
@@ -52,14 +61,16 @@ class WorkerProcess:
 
         Raises:
             PeerError: the worker does not take it.
+            KernelError: no descriptor or no memory is left.
         """
-        descriptor = os.memfd_create("mcr-share", os.MFD_CLOEXEC)
         try:
-            with os.fdopen(os.dup(descriptor), "wb") as file:
-                file.write(content)
-            await self.send(message, [descriptor])
-        finally:
-            os.close(descriptor)
+            file = os.fdopen(os.memfd_create("mcr-share", os.MFD_CLOEXEC), "wb")
+        except OSError as error:
+            raise KernelError("make", "memory file", error.errno or errno.EIO) from error
+        with file:
+            file.write(content)
+            file.flush()
+            await self.send(message, [file.fileno()])
 
     async def wait(self) -> int:
         """Wait for the end of the process; give its exit status, negative for a signal."""

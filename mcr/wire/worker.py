@@ -13,7 +13,7 @@ Messages between the supervisor and a worker: one msgpack map per packet, descri
                            installed  the generation and digest of the table now in use
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import ClassVar
 
@@ -106,6 +106,28 @@ _KINDS: Mapping[str, type[ToWorker | FromWorker]] = {
 }
 
 
+def _is_number(value: object) -> bool:
+    return type(value) is int
+
+
+def _are_numbers(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_number, value))
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
+
+
+# What a value must be for each type of field above.
+_FORMS: Mapping[str, Callable[[object], bool]] = {
+    str(int): _is_number,
+    str(bool): lambda value: isinstance(value, bool),
+    str(bytes): lambda value: isinstance(value, bytes),
+    str(Sequence[int]): _are_numbers,
+    str(Mapping[str, str]): _are_texts,
+}
+
+
 def encode(message: ToWorker | FromWorker) -> bytes:
     """Give the bytes of one message."""
     return codec.pack({"kind": message.kind, **asdict(message)})
@@ -124,4 +146,7 @@ def decode(data: bytes) -> ToWorker | FromWorker:
         raise PeerError(
             f"got a message with {sorted(document)}, expected one of {sorted(_KINDS)} with its fields"
         )
-    return kind(**document)  # type: ignore[arg-type]  # the peer is our own program; a lie fails where it is used
+    for field in fields(kind):
+        if not _FORMS[str(field.type)](document[field.name]):
+            raise PeerError(f"got {kind.kind} with another {field.name}, expected {field.type}")
+    return kind(**document)  # type: ignore[arg-type]  # checked just before

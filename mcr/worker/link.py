@@ -1,5 +1,7 @@
 """The worker's side of the channel: what the supervisor says goes into the data plane."""
 
+import os
+
 from mcr.errors import PeerError
 from mcr.runtime.channel import Channel
 from mcr.wire import worker as wire
@@ -22,6 +24,7 @@ class Link:
             KernelError: the data plane could not do it.
         """
         message, descriptors = self._channel.receive()
+        _check_count(message, descriptors)
         match message:
             case wire.Ring():
                 (descriptor,) = descriptors
@@ -42,3 +45,17 @@ class Link:
                 raise PeerError(
                     f"got a message of kind {message.kind!r}, expected ring, watch, outputs or share"
                 )
+
+
+def _check_count(message: wire.ToWorker | wire.FromWorker, descriptors: list[int]) -> None:
+    """
+    Refuse a message that came without its descriptors, or with others.
+
+    Raises:
+        PeerError: naming both numbers; the descriptors are closed.
+    """
+    expected = len(message.slots) if isinstance(message, wire.Outputs) else 1
+    if len(descriptors) != expected:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise PeerError(f"got {message.kind} with {len(descriptors)} descriptors, expected {expected}")

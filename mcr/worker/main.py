@@ -7,6 +7,7 @@ the supervisor's end of the channel is closed.
 """
 
 import os
+import resource
 import socket
 
 import prctl
@@ -27,8 +28,10 @@ _TIMER_SLACK_NS = 1
 def main(arguments: list[str]) -> int:
     """Serve the channel whose descriptor is the only argument; give the exit status."""
     log = make_logger(role=WORKER.name, pid=os.getpid())
+    descriptor = int(arguments[0])
+    _close_all_but(descriptor)
     try:
-        with Channel(socket.socket(fileno=int(arguments[0]))) as channel:
+        with Channel(socket.socket(fileno=descriptor)) as channel:
             _serve(channel)
     except PeerError as error:
         log.info("channel ended", reason=str(error))
@@ -38,6 +41,13 @@ def main(arguments: list[str]) -> int:
         log.error("worker failed", code=error.code, reason=str(error))  # noqa: TRY400
         return 1
     return 0
+
+
+def _close_all_but(channel: int) -> None:
+    """Keep the standard streams and the channel: what else a parent left open is not for this process."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.closerange(3, channel)
+    os.closerange(channel + 1, limit)
 
 
 def _serve(channel: Channel) -> None:

@@ -1,6 +1,6 @@
 /*
- * Whole packets with the original source address and port, through a packet socket with PACKET_VNET_HDR:
- * the kernel finishes checksums and cuts super-packets where the device cannot.
+ * Whole packets with the original source address and port, through a packet socket with
+ * PACKET_VNET_HDR: the kernel finishes checksums and cuts super-packets where the device cannot.
  *
  * Source: RFC 791, RFC 8200, RFC 768, RFC 1112 section 6.4, RFC 2464 section 7; linux/virtio_net.h.
  */
@@ -51,7 +51,8 @@ static uint32_t ip_bytes(const struct mcr_sender *sender)
 	return sender->ipv6 ? IPV6_BYTES : IPV4_BYTES;
 }
 
-/* Groups have link addresses of their own; unicast outputs cannot keep their source (mcr/model/rule.py). */
+/* Groups have link addresses of their own; unicast outputs cannot keep their source
+ * (mcr/model/rule.py). */
 static void put_link(struct headers *headers, const struct mcr_sender *sender,
 		     const struct mcr_flow *flow)
 {
@@ -108,7 +109,8 @@ static uint16_t pseudo_header(const struct mcr_sender *sender, const struct mcr_
 	uint64_t sum = htons(IPPROTO_UDP) + (uint64_t)htonl(udp_bytes);
 
 	sum = mcr_checksum__add(sum, flow->source + skip, 16 - skip);
-	return (uint16_t)mcr_checksum__fold(mcr_checksum__add(sum, flow->address + skip, 16 - skip));
+	return (uint16_t)mcr_checksum__fold(
+		mcr_checksum__add(sum, flow->address + skip, 16 - skip));
 }
 
 static void put_udp(struct headers *headers, const struct mcr_flow *flow, uint32_t udp_bytes,
@@ -120,7 +122,8 @@ static void put_udp(struct headers *headers, const struct mcr_flow *flow, uint32
 	put(headers, &checksum, sizeof(checksum));
 }
 
-/* Headers of one datagram, or of several of segment_bytes each, whose checksum the kernel completes. */
+/* Headers of one datagram, or of several of segment_bytes each, whose checksum the kernel
+ * completes. */
 static void put_all(struct headers *headers, struct mcr_sender *sender, const struct mcr_flow *flow,
 		    uint32_t payload_bytes, uint32_t segment_bytes)
 {
@@ -162,7 +165,8 @@ int mcr_ethernet__send_segments(struct mcr_sender *sender, const struct mcr_lane
 				  .msg_iov = parts,
 				  .msg_iovlen = 1 + lane->gathered };
 
-	/* The packet socket does not compare segments with the MTU; a device would drop them silently. */
+	/* The packet socket does not compare segments with the MTU; a device would drop them
+	 * silently. */
 	if (lane->segment_bytes + ip_bytes(sender) + UDP_BYTES > sender->output->mtu)
 		return -EMSGSIZE;
 	put_all(&headers, sender, &lane->flow, lane->bytes, lane->segment_bytes);
@@ -172,7 +176,8 @@ int mcr_ethernet__send_segments(struct mcr_sender *sender, const struct mcr_lane
 	return sendmsg(sender->fd, &message, MSG_DONTWAIT) < 0 ? -errno : lane->gathered;
 }
 
-/* What one fragment holds: a piece of UDP header and payload; its checksum covers the whole datagram. */
+/* What one fragment holds: a piece of UDP header and payload; its checksum covers the whole
+ * datagram. */
 static int send_fragment(struct mcr_sender *sender, const struct mcr_lane *lane,
 			 const struct iovec *payload, uint32_t offset, uint32_t bytes, uint16_t id)
 {
@@ -205,11 +210,13 @@ static int send_fragment(struct mcr_sender *sender, const struct mcr_lane *lane,
 		bytes -= UDP_BYTES;
 	}
 	parts[0] = (struct iovec){ .iov_base = headers.bytes, .iov_len = headers.used };
-	parts[1] = (struct iovec){ .iov_base = (uint8_t *)payload->iov_base + skip, .iov_len = bytes };
+	parts[1] =
+		(struct iovec){ .iov_base = (uint8_t *)payload->iov_base + skip, .iov_len = bytes };
 	return sendmsg(sender->fd, &message, MSG_DONTWAIT) < 0 ? -errno : 0;
 }
 
-/* IPv6 is only fragmented by its source (RFC 8200 section 4.5), whose packets these pretend to be. */
+/* IPv6 is only fragmented by its source (RFC 8200 section 4.5), whose packets these pretend to be.
+ */
 static int send_fragments(struct mcr_sender *sender, const struct mcr_lane *lane,
 			  const struct iovec *payload)
 {
@@ -234,7 +241,8 @@ static bool needs_fragments(const struct mcr_sender *sender, const struct iovec 
 	return payload->iov_len + ip_bytes(sender) + UDP_BYTES > sender->output->mtu;
 }
 
-int mcr_ethernet__send_singly(struct mcr_sender *sender, const struct mcr_lane *lane, uint32_t first)
+int mcr_ethernet__send_singly(struct mcr_sender *sender, const struct mcr_lane *lane,
+			      uint32_t first)
 {
 	struct headers headers[MCR_GATHER_PAYLOADS];
 	struct iovec parts[2 * MCR_GATHER_PAYLOADS];

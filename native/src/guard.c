@@ -4,7 +4,8 @@
 
 #define WINDOW_NS 1000000000ull
 #define GUARDED_NS 10000000000ull
-/* A loop through two relays passes a datagram thousands of times a second, an honest repeater rarely a hundred. */
+/* A loop through two relays passes a datagram thousands of times a second, an honest repeater
+ * rarely a hundred. */
 #define TIMES_OF_A_LOOP 100
 /* With more datagrams than that in a window, entries would be overwritten before they count. */
 #define CROWD 20000
@@ -42,7 +43,8 @@ static void begin_window(struct mcr_guard *guard, uint64_t now_ns)
 	memset(guard->entries, 0, sizeof(guard->entries));
 }
 
-bool mcr_guard__found_loop(struct mcr_guard *guard, const struct mcr_datagram *datagram, uint64_t now_ns)
+bool mcr_guard__found_loop(struct mcr_guard *guard, const struct mcr_datagram *datagram,
+			   uint64_t now_ns)
 {
 	uint64_t fingerprint;
 	struct mcr_guard_entry *entry;

@@ -63,7 +63,7 @@ struct mcr_relay {
 	uint64_t next_control_ns;
 	uint64_t next_heartbeat_ns;
 	struct mcr_ring rings[MCR_MAX_INTERFACES];
-	int watches[MCR_MAX_INTERFACES]; /* -1: none */
+	int watches[MCR_MAX_INTERFACES];	     /* -1: none */
 	struct pollfd waits[1 + MCR_MAX_INTERFACES]; /* control, then the rings in use */
 	uint32_t ring_slots[MCR_MAX_INTERFACES];     /* of the rings in use */
 	uint32_t rings_in_use;
@@ -86,7 +86,8 @@ static int allocate(struct mcr_relay *relay)
 	relay->arena.data = malloc(MCR_ARENA_BYTES);
 	relay->stamps = calloc((size_t)BATCH_FRAMES * MCR_MAX_INTERFACES, sizeof(struct stamp));
 	relay->guards = calloc(MCR_MAX_RULES, sizeof(struct mcr_guard));
-	if (!relay->table || !relay->spare || !relay->arena.data || !relay->stamps || !relay->guards)
+	if (!relay->table || !relay->spare || !relay->arena.data || !relay->stamps ||
+	    !relay->guards)
 		return -ENOMEM;
 	return mcr_transmit__init(&relay->transmit, relay->shared);
 }
@@ -384,7 +385,8 @@ static uint32_t bucket_of(uint64_t elapsed_ns)
 	return bucket < MCR_RULE_LATENCY_BUCKETS ? bucket : MCR_RULE_LATENCY_BUCKETS - 1;
 }
 
-/* One look at the clock for the whole batch: its calls take microseconds, the times are counted in such. */
+/* One look at the clock for the whole batch: its calls take microseconds, the times are counted in
+ * such. */
 static void measure_latency(struct mcr_relay *relay)
 {
 	struct timespec clock;
@@ -398,7 +400,8 @@ static void measure_latency(struct mcr_relay *relay)
 		const struct stamp *stamp = &relay->stamps[i];
 		uint64_t elapsed = now > stamp->received_ns ? now - stamp->received_ns : 0;
 
-		relay->shared->latencies[stamp->rule].buckets[bucket_of(elapsed)] += stamp->datagrams;
+		relay->shared->latencies[stamp->rule].buckets[bucket_of(elapsed)] +=
+			stamp->datagrams;
 	}
 	relay->stamp_count = 0;
 }
@@ -460,8 +463,8 @@ static void measure(struct pace *pace, uint32_t datagrams, uint64_t now)
 	pace->window_datagrams += datagrams;
 	if (elapsed < RATE_WINDOW_NS)
 		return;
-	pace->gathering = pace->gather_ns &&
-			  pace->window_datagrams * NS_PER_S / elapsed >= GATHER_RATE_PPS;
+	pace->gathering =
+		pace->gather_ns && pace->window_datagrams * NS_PER_S / elapsed >= GATHER_RATE_PPS;
 	pace->window_start_ns = now;
 	pace->window_datagrams = 0;
 }

@@ -31,8 +31,8 @@ static uint32_t status_of(const struct tpacket2_hdr *header)
 
 /*
  * A worker that died while it gave a frame back left "releasing" ahead of "cursor".  If the kernel
- * already owns that frame, or has filled it again and so cleared the padding, it was given back, and
- * the next one is where the kernel continues.
+ * already owns that frame, or has filled it again and so cleared the padding, it was given back,
+ * and the next one is where the kernel continues.
  */
 static void resume(struct mcr_ring *ring)
 {

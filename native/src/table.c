@@ -115,8 +115,8 @@ static void copy_share(struct mcr_table *table, const uint8_t *share)
 }
 
 /*
- * Rules with one key stand side by side, those for any source last: look-up takes the first that fits.
- * Ranges stand in the order in which they are to be tried.
+ * Rules with one key stand side by side, those for any source last: look-up takes the first that
+ * fits. Ranges stand in the order in which they are to be tried.
  */
 static int index_rule(struct mcr_table *table, uint32_t index)
 {
@@ -182,7 +182,8 @@ int mcr_table__load(struct mcr_table *table, const uint8_t *share, uint64_t byte
 	return error;
 }
 
-static bool allows(const struct mcr_table *table, const struct mcr_rule *rule, const uint8_t source[16])
+static bool allows(const struct mcr_table *table, const struct mcr_rule *rule,
+		   const uint8_t source[16])
 {
 	const struct mcr_source *listed = &table->sources[rule->first_source];
 
@@ -298,8 +299,8 @@ static uint64_t rule_digest(const struct mcr_table *table, const struct mcr_rule
 }
 
 /*
- * The sum over the rules does not depend on their order.  Rules are reached as look-ups reach them, so that a
- * rule that look-ups cannot find is missing from the digest too.
+ * The sum over the rules does not depend on their order.  Rules are reached as look-ups reach them,
+ * so that a rule that look-ups cannot find is missing from the digest too.
  */
 uint64_t mcr_table__digest(const struct mcr_table *table)
 {

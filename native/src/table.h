@@ -25,7 +25,8 @@ struct mcr_table {
 	struct mcr_source sources[MCR_MAX_SOURCES];
 	/* Rule index + 1 of the first of consecutive rules with one key, 0 for an empty bucket. */
 	uint32_t buckets[MCR_TABLE_BUCKETS];
-	/* Rules for a group prefix or several ports, most specific first, and what they gave lately. */
+	/* Rules for a group prefix or several ports, most specific first, and what they gave
+	 * lately. */
 	uint32_t ranges[MCR_MAX_RULES];
 	uint32_t range_count;
 	struct mcr_found cache[MCR_TABLE_CACHE];

@@ -123,8 +123,8 @@ static void count_sent(struct mcr_transmit *transmit, const struct mcr_lane *lan
 	trace(transmit, lane, first, count, 0);
 }
 
-static void count_not_sent(struct mcr_transmit *transmit, const struct mcr_lane *lane, uint32_t first,
-			   uint32_t count, enum mcr_not_sent reason)
+static void count_not_sent(struct mcr_transmit *transmit, const struct mcr_lane *lane,
+			   uint32_t first, uint32_t count, enum mcr_not_sent reason)
 {
 	transmit->senders[lane->slot].counters->not_sent[reason] += count;
 	trace(transmit, lane, first, count, reason + 1u);
@@ -145,28 +145,31 @@ static int send_singly(struct mcr_sender *sender, const struct mcr_lane *lane, u
 }
 
 /*
- * An error that an earlier datagram met (ICMP port unreachable) is reported by the next call, which then
- * sends nothing: the same payload gets a second chance.
+ * Send payloads one by one; "error" is what the first attempt for all of them met, or 0.  Gives
+ * whether anything was sent.
+ *
+ * That an earlier datagram was refused (ICMP port unreachable) is reported by the next call, which
+ * then sends nothing: the same payload gets a second chance.
  */
-static void flush_singly(struct mcr_transmit *transmit, const struct mcr_lane *lane)
+static bool flush_singly(struct mcr_transmit *transmit, const struct mcr_lane *lane, int error)
 {
 	struct mcr_sender *sender = &transmit->senders[lane->slot];
 	uint32_t done = 0;
-	bool second_chance = true;
+	bool second_chance = true, any = false;
 
 	while (done < lane->gathered) {
-		int sent = send_singly(sender, lane, done);
+		int sent = error ? error : send_singly(sender, lane, done);
 		enum mcr_not_sent reason;
 
+		error = 0;
 		if (sent > 0) {
 			count_sent(transmit, lane, done, (uint32_t)sent);
 			done += (uint32_t)sent;
-			second_chance = true;
+			second_chance = any = true;
 			continue;
 		}
 		reason = reason_of(-sent);
-		if (second_chance && reason != MCR_NOT_SENT_NO_BUFFER &&
-		    reason != MCR_NOT_SENT_TOO_LONG) {
+		if (second_chance && reason == MCR_NOT_SENT_REFUSED) {
 			second_chance = false;
 			continue;
 		}
@@ -177,31 +180,34 @@ static void flush_singly(struct mcr_transmit *transmit, const struct mcr_lane *l
 		count_not_sent(transmit, lane, done, lane->gathered - done, reason);
 		if (worth_backing_off(reason))
 			back_off(sender, transmit->now_ns);
-		return;
+		break;
 	}
+	return any;
 }
 
-/* The device or the path cannot take segments of this length (udp_send_skb in net/ipv4/udp.c). */
+/* The device or the path may not take segments of this length (udp_send_skb in net/ipv4/udp.c). */
 static bool segments_refused(int error)
 {
 	return error == -EINVAL || error == -EMSGSIZE || error == -EIO || error == -EOPNOTSUPP;
 }
 
+/* What leaves one by one after it was refused together was refused for being together. */
 static void flush_gathered(struct mcr_transmit *transmit, const struct mcr_lane *lane)
 {
 	struct mcr_sender *sender = &transmit->senders[lane->slot];
+	int sent;
 
-	if (lane->gathered > 1 && lane->segment_bytes <= sender->segment_bytes_limit) {
-		int sent = send_segments(sender, lane);
-
-		if (sent > 0) {
-			count_sent(transmit, lane, 0, lane->gathered);
-			return;
-		}
-		if (segments_refused(sent))
-			sender->segment_bytes_limit = lane->segment_bytes - 1;
+	if (lane->gathered == 1 || lane->segment_bytes > sender->segment_bytes_limit) {
+		flush_singly(transmit, lane, 0);
+		return;
 	}
-	flush_singly(transmit, lane);
+	sent = send_segments(sender, lane);
+	if (sent > 0)
+		count_sent(transmit, lane, 0, lane->gathered);
+	else if (!segments_refused(sent))
+		flush_singly(transmit, lane, sent);
+	else if (flush_singly(transmit, lane, 0))
+		sender->segment_bytes_limit = lane->segment_bytes - 1;
 }
 
 static void flush_lane(struct mcr_transmit *transmit, struct mcr_lane *lane)
@@ -221,14 +227,15 @@ static void flush_lane(struct mcr_transmit *transmit, struct mcr_lane *lane)
 }
 
 /*
- * The generic cell rate algorithm (ITU-T I.371 annex A): "allowed_at" runs ahead of the clock by what was
- * sent, and may run ahead by the burst.
+ * The generic cell rate algorithm (ITU-T I.371 annex A): "allowed_at" runs ahead of the clock by
+ * what was sent, and may run ahead by the burst.
  */
 static bool within_rate(struct mcr_transmit *transmit, struct mcr_sender *sender, uint32_t bytes)
 {
 	const struct mcr_output *output = sender->output;
 	uint32_t packet_bytes = bytes + UDP_BYTES + (sender->ipv6 ? IPV6_BYTES : IPV4_BYTES);
-	uint64_t cost_ns = (output->rate_in_bits ? 8ull * packet_bytes : 1) * NS_PER_S / output->rate;
+	uint64_t cost_ns =
+		(output->rate_in_bits ? 8ull * packet_bytes : 1) * NS_PER_S / output->rate;
 	uint64_t now_ns = transmit->now_ns;
 
 	if (sender->allowed_at_ns > now_ns + RATE_BURST_NS)
@@ -264,9 +271,10 @@ static void gather(struct mcr_transmit *transmit, struct mcr_lane *lane, const u
 static struct mcr_lane *enter_lane(struct mcr_transmit *transmit, uint32_t slot,
 				   const struct mcr_flow *flow, bool varies)
 {
-	uint32_t spread = varies ? ((uint32_t)flow->address[15] << 4 ^ (uint32_t)flow->address[14] << 9 ^
-				    flow->port ^ flow->source[15] ^ flow->source_port) :
-				   0;
+	uint32_t spread =
+		varies ? ((uint32_t)flow->address[15] << 4 ^ (uint32_t)flow->address[14] << 9 ^
+			  flow->port ^ flow->source[15] ^ flow->source_port) :
+			 0;
 	uint32_t index = (slot + spread) % MCR_LANES;
 	struct mcr_lane *lane = &transmit->lanes[index];
 
@@ -301,7 +309,8 @@ static uint8_t ttl_of(const struct mcr_output *output, const struct mcr_datagram
 }
 
 /* The first prefix_bits come from the output, the rest from the datagram. */
-static void map_address(uint8_t address[16], const struct mcr_output *output, const uint8_t group[16])
+static void map_address(uint8_t address[16], const struct mcr_output *output,
+			const uint8_t group[16])
 {
 	uint32_t bytes = output->prefix_bits / 8, rest = output->prefix_bits % 8;
 	uint8_t mask = (uint8_t)(0xFF00 >> rest);
@@ -309,7 +318,8 @@ static void map_address(uint8_t address[16], const struct mcr_output *output, co
 	memcpy(address, group, 16);
 	memcpy(address, output->address, bytes);
 	if (rest)
-		address[bytes] = (uint8_t)((output->address[bytes] & mask) | (group[bytes] & ~mask));
+		address[bytes] =
+			(uint8_t)((output->address[bytes] & mask) | (group[bytes] & ~mask));
 }
 
 static struct mcr_flow flow_of(const struct mcr_output *output, const struct mcr_datagram *datagram)

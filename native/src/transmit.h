@@ -18,7 +18,8 @@
 #define MCR_GATHER_BYTES 65507
 #define MCR_LANES 4096
 
-/* What must be equal for payloads to leave in one call; unused bytes are zero, so that it can be compared. */
+/* What must be equal for payloads to leave in one call; unused bytes are zero, so that it can be
+ * compared. */
 struct mcr_flow {
 	uint8_t address[16];
 	uint8_t source[16]; /* only where the original source is kept */
@@ -63,8 +64,8 @@ struct mcr_transmit {
 int mcr_transmit__init(struct mcr_transmit *transmit, struct mcr_shared *shared);
 void mcr_transmit__free(struct mcr_transmit *transmit);
 void mcr_transmit__attach(struct mcr_transmit *transmit, uint32_t slot, int fd, int ip_version);
-/* Gather a datagram, in pieces of segment_bytes unless that is 0, for one output of the table in use.  The
- * payload must stay where it is until the flush. */
+/* Gather a datagram, in pieces of segment_bytes unless that is 0, for one output of the table in
+ * use.  The payload must stay where it is until the flush. */
 void mcr_transmit__add(struct mcr_transmit *transmit, const struct mcr_output *output,
 		       const struct mcr_datagram *datagram, uint32_t segment_bytes);
 void mcr_transmit__flush(struct mcr_transmit *transmit);
@@ -76,4 +77,5 @@ int mcr_udp__send_segments(struct mcr_sender *sender, const struct mcr_lane *lan
 int mcr_ethernet__send_segments(struct mcr_sender *sender, const struct mcr_lane *lane);
 /* Payloads from "first" on, each as a datagram of its own; the errno is that of the first. */
 int mcr_udp__send_singly(struct mcr_sender *sender, const struct mcr_lane *lane, uint32_t first);
-int mcr_ethernet__send_singly(struct mcr_sender *sender, const struct mcr_lane *lane, uint32_t first);
+int mcr_ethernet__send_singly(struct mcr_sender *sender, const struct mcr_lane *lane,
+			      uint32_t first);

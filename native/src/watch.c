@@ -34,7 +34,8 @@ static struct mcr_unmatched_entry *place(struct mcr_unmatched *table, uint32_t i
 					 const struct mcr_datagram *datagram)
 {
 	uint32_t hash = interface * 31u + datagram->port * 131u + datagram->group[15] * 17u +
-			datagram->group[14] * 257u + datagram->source[15] * 7u + datagram->source[14];
+			datagram->group[14] * 257u + datagram->source[15] * 7u +
+			datagram->source[14];
 	struct mcr_unmatched_entry *ways =
 		&table->entries[hash % (MCR_UNMATCHED_ENTRIES / WAYS) * WAYS];
 	struct mcr_unmatched_entry *oldest = ways;
@@ -53,10 +54,11 @@ static struct mcr_unmatched_entry *place(struct mcr_unmatched *table, uint32_t i
 	return oldest;
 }
 
-static void note(struct mcr_unmatched *table, uint32_t interface, const uint8_t *data, uint32_t bytes,
-		 uint16_t protocol, uint64_t now)
+static void note(struct mcr_unmatched *table, uint32_t interface, const uint8_t *data,
+		 uint32_t bytes, uint16_t protocol, uint64_t now)
 {
-	/* With a known checksum only the headers are read, which is all there is; the length is the packet's. */
+	/* With a known checksum only the headers are read, which is all there is; the length is the
+	 * packet's. */
 	struct mcr_packet packet = {
 		.data = data, .bytes = bytes, .protocol = protocol, .checksum_known = 1
 	};

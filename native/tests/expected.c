@@ -55,9 +55,8 @@ static void add_payloads(struct expected *expected, const struct mcr_output *out
 		to->due++;
 		if (ttl) {
 			must(to->count < EXPECTED_PAYLOADS);
-			to->payloads[to->count++] = (struct expected_payload){
-				datagram->payload + offset, count, ttl
-			};
+			to->payloads[to->count++] =
+				(struct expected_payload){ datagram->payload + offset, count, ttl };
 		} else {
 			to->without_ttl++;
 		}
@@ -107,10 +106,12 @@ void expected__add(struct expected *expected, const struct mcr_table *table, uin
 	int reason = parse(frame, kept, &datagram), found;
 
 	if (!reason) {
-		found = mcr_table__find(table, slot, datagram.group, datagram.port, datagram.source);
+		found = mcr_table__find(table, slot, datagram.group, datagram.port,
+					datagram.source);
 		if (found >= 0) {
 			match(expected, table, slot, mcr_table__rule(table, (uint32_t)found),
-			      &datagram, frame->offloads.gso_type == 5 ? frame->offloads.gso_size : 0);
+			      &datagram,
+			      frame->offloads.gso_type == 5 ? frame->offloads.gso_size : 0);
 			return;
 		}
 		reason = found == -EACCES ? -(MCR_IGNORED_SOURCE + 1) : -(MCR_IGNORED_NO_RULE + 1);

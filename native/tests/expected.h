@@ -18,11 +18,11 @@ struct expected_payload {
 };
 
 struct expected_output {
-	uint64_t due;	       /* as many as its rule matched */
-	uint64_t without_ttl;  /* of these */
-	uint64_t taken;	       /* by the kernel */
+	uint64_t due;	      /* as many as its rule matched */
+	uint64_t without_ttl; /* of these */
+	uint64_t taken;	      /* by the kernel */
 	uint64_t taken_bytes;
-	uint32_t next;	/* of the payloads, the first that has not been passed yet */
+	uint32_t next; /* of the payloads, the first that has not been passed yet */
 	uint32_t count;
 	struct expected_payload payloads[EXPECTED_PAYLOADS];
 };
@@ -40,8 +40,8 @@ void expected__start_batch(struct expected *expected);
 /* Add a frame that is going to be read.  It must stay where it is until the batch is over. */
 void expected__add(struct expected *expected, const struct mcr_table *table, uint32_t slot,
 		   const struct fake_frame *frame, uint32_t kept);
-/* The kernel takes a payload: it must be one of the next.  Payloads may be left out, since the kernel
- * may have refused them. */
+/* The kernel takes a payload: it must be one of the next.  Payloads may be left out, since the
+ * kernel may have refused them. */
 void expected__take(struct expected *expected, uint32_t output, const uint8_t *bytes,
 		    uint32_t count, uint8_t ttl);
 /* Abort unless the counters say what they must. */

@@ -1,10 +1,10 @@
 /*
- * The receive path batch by batch: rings are filled as the kernel fills them, packets and offloads are
- * hostile, send calls fail as the input says, and after each batch every counter and every payload
- * that left must be what the rules demand.
+ * The receive path batch by batch: rings are filled as the kernel fills them, packets and offloads
+ * are hostile, send calls fail as the input says, and after each batch every counter and every
+ * payload that left must be what the rules demand.
  *
- * Input: steps from its beginning on (enum step, then what the step wants), outcomes of send calls from
- * its end backwards; where it ends, calls succeed.
+ * Input: steps from its beginning on (enum step, then what the step wants), outcomes of send calls
+ * from its end backwards; where it ends, calls succeed.
  */
 #include "../src/relay.c"
 
@@ -60,7 +60,7 @@ static struct expected expected;
 static struct mcr_relay *relay;
 static uint64_t clock_ns;
 static uint64_t pattern;
-static int output_fds[OUTPUTS];
+static int output_fds[OUTPUTS], null_fd;
 static const uint8_t *input, *input_end;
 
 /* ---- input ---- */
@@ -102,10 +102,10 @@ static uint32_t output_of(int fd)
 
 static int error_of(uint8_t outcome)
 {
-	static const uint8_t errors[] = { EAGAIN,      ENOBUFS,	      ENETUNREACH, EHOSTUNREACH,
-					  ENETDOWN,    EPERM,	      EMSGSIZE,	   ECONNREFUSED,
-					  EINVAL,      EIO,	      EOPNOTSUPP,  ENODEV,
-					  EADDRNOTAVAIL, EHOSTDOWN, ENOMEM,	   EBADF };
+	static const uint8_t errors[] = { EAGAIN,	 ENOBUFS,   ENETUNREACH, EHOSTUNREACH,
+					  ENETDOWN,	 EPERM,	    EMSGSIZE,	 ECONNREFUSED,
+					  EINVAL,	 EIO,	    EOPNOTSUPP,	 ENODEV,
+					  EADDRNOTAVAIL, EHOSTDOWN, ENOMEM,	 EBADF };
 
 	return errors[outcome % sizeof(errors)];
 }
@@ -370,7 +370,7 @@ static void receive_raw_frame(void)
 
 static void attach_output(uint32_t slot)
 {
-	output_fds[slot] = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	output_fds[slot] = dup(null_fd);
 	must(output_fds[slot] >= 0);
 	must(!mcr_relay__attach_output(relay, slot, output_fds[slot], slot & 1 ? 6 : 4));
 }
@@ -381,7 +381,8 @@ static void attach_ring(struct interface *interface)
 				     RING_FRAME_BYTES, RING_FRAMES));
 }
 
-/* What a share names must be given again, as the supervisor does it: what it did not name was closed. */
+/* What a share names must be given again, as the supervisor does it: what it did not name was
+ * closed. */
 static void install(const struct test_share *share)
 {
 	for (uint32_t i = 0; i < share->header.rules; i++) {
@@ -486,6 +487,8 @@ static void make_world(void)
 	int fd = memfd_create("counters", MFD_CLOEXEC);
 
 	must(fd >= 0 && !ftruncate(fd, sizeof(struct mcr_shared)));
+	null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	must(null_fd >= 0);
 	relay = mcr_relay__new(fd);
 	must(relay != NULL);
 	make_shares();

@@ -37,8 +37,7 @@ static void check_datagram(const struct mcr_packet *packet, const struct mcr_dat
 
 	must(packet->protocol == ETH_P_IP || packet->protocol == ETH_P_IPV6);
 	must(packet->bytes >= headers && datagram->payload >= packet->data + headers);
-	must(datagram->payload_bytes <=
-	     (size_t)(packet->data + packet->bytes - datagram->payload));
+	must(datagram->payload_bytes <= (size_t)(packet->data + packet->bytes - datagram->payload));
 	must(datagram->port == packet__get16(datagram->payload - 6));
 	if (packet->protocol == ETH_P_IP) {
 		must(!memcmp(datagram->source, v4_mapped, 12) &&

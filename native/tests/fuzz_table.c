@@ -1,6 +1,6 @@
 /*
- * Input: one byte of layout, then a share.  Layout 0: the bytes are the share as they are.  Else two
- * bytes per rule count, output count and source count follow, and the rest fills those arrays,
+ * Input: one byte of layout, then a share.  Layout 0: the bytes are the share as they are.  Else
+ * two bytes per rule count, output count and source count follow, and the rest fills those arrays,
  * zeroes where it ends: so that a share does not stop to be one when its length changes.
  */
 #include "../src/table.h"

@@ -4,8 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define must(condition)                                                                            \
-	((condition) ? (void)0 : must__fail(__FILE__, __LINE__, #condition))
+#define must(condition) ((condition) ? (void)0 : must__fail(__FILE__, __LINE__, #condition))
 
 __attribute__((noreturn, unused)) static void must__fail(const char *file, int line,
 							 const char *condition)

@@ -17,7 +17,7 @@ int network__open_ring(uint32_t frame_bytes, uint32_t frames);
 
 /* One message, perhaps of several datagrams. */
 struct network_message {
-	ssize_t bytes;	       /* -1: nothing came within a second */
+	ssize_t bytes;		/* -1: nothing came within a second */
 	uint32_t segment_bytes; /* 0: one datagram */
 	int ttl;
 	uint8_t payload[65536];

@@ -8,9 +8,9 @@
 #define SHARE_MAX_RULES 64
 #define SHARE_MAX_OUTPUTS 64
 #define SHARE_MAX_SOURCES 64
-#define SHARE_MAX_BYTES                                                                            \
-	(sizeof(struct mcr_share_header) + SHARE_MAX_RULES * sizeof(struct mcr_rule) +             \
-	 SHARE_MAX_OUTPUTS * sizeof(struct mcr_output) +                                           \
+#define SHARE_MAX_BYTES                                                                \
+	(sizeof(struct mcr_share_header) + SHARE_MAX_RULES * sizeof(struct mcr_rule) + \
+	 SHARE_MAX_OUTPUTS * sizeof(struct mcr_output) +                               \
 	 SHARE_MAX_SOURCES * sizeof(struct mcr_source))
 
 struct test_share {
@@ -21,7 +21,8 @@ struct test_share {
 };
 
 void share__init(struct test_share *share, uint64_t generation);
-/* Add a rule for any source; outputs and sources added next belong to it.  Its slot is its index. */
+/* Add a rule for any source; outputs and sources added next belong to it.  Its slot is its index.
+ */
 struct mcr_rule *share__add_rule(struct test_share *share, uint32_t interface,
 				 const uint8_t group[16], uint16_t port);
 /* The slot of an output is its index. */

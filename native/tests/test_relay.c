@@ -1,4 +1,5 @@
-/* The relay as a whole.  Its source is included for relay_batch(): one batch, at a time of our own. */
+/* The relay as a whole.  Its source is included for relay_batch(): one batch, at a time of our own.
+ */
 #include "../src/relay.c"
 
 #include "fake_ring.h"
@@ -75,8 +76,8 @@ static void run(void)
 
 static void attach_ring(struct fake_ring *one, uint32_t slot)
 {
-	assert_int_equal(mcr_relay__attach_ring(relay, slot, fake_ring__open(one),
-						one->frame_bytes, one->frames),
+	assert_int_equal(mcr_relay__attach_ring(relay, slot, fake_ring__open(one), one->frame_bytes,
+						one->frames),
 			 0);
 }
 
@@ -115,8 +116,8 @@ static void check_laws(void)
 				&shared->outputs[share.outputs[share.rules[i].first_output + n].slot];
 
 			assert_int_equal(shared->rules[share.rules[i].slot].matched,
-					 counters->sent + sum_of(counters->not_sent,
-								 MCR_NOT_SENT_REASONS));
+					 counters->sent +
+						 sum_of(counters->not_sent, MCR_NOT_SENT_REASONS));
 		}
 }
 
@@ -186,8 +187,8 @@ static void a_super_frame_counts_as_its_datagrams(void **state)
 		uint16_t segment_bytes;
 		uint64_t datagrams;
 	} cases[] = {
-		{ 8000, 1000, 8 }, { 8001, 1000, 9 },	   { 1000, 1000, 1 }, { 999, 1000, 1 },
-		{ 0, 1000, 1 },	   { 65507, 1, 65507 },	   { 65507, 0, 1 },   { 1, 65535, 1 },
+		{ 8000, 1000, 8 }, { 8001, 1000, 9 },	{ 1000, 1000, 1 }, { 999, 1000, 1 },
+		{ 0, 1000, 1 },	   { 65507, 1, 65507 }, { 65507, 0, 1 },   { 1, 65535, 1 },
 		{ 10, 3, 4 },	   { 65507, 65506, 2 },
 	};
 	uint64_t datagrams = 0, bytes = 0;
@@ -319,7 +320,8 @@ static void descriptors_are_closed_on_failure_too(void **state)
 	(void)state;
 	for (uint32_t i = 0; i < 4; i++)
 		fds[i] = open("/dev/null", O_RDWR);
-	assert_int_equal(mcr_relay__attach_ring(relay, MCR_MAX_INTERFACES, fds[0], 2048, 8), -EINVAL);
+	assert_int_equal(mcr_relay__attach_ring(relay, MCR_MAX_INTERFACES, fds[0], 2048, 8),
+			 -EINVAL);
 	assert_int_equal(mcr_relay__attach_ring(relay, 0, fds[1], 2048, 0), -EINVAL);
 	assert_int_equal(mcr_relay__attach_output(relay, MCR_MAX_OUTPUTS, fds[2], 4), -EINVAL);
 	assert_true(mcr_relay__install(relay, fds[3], 0) < 0);
@@ -343,6 +345,65 @@ static void heartbeats_tell_generation_and_digest(void **state)
 	relay->next_heartbeat_ns = 0;
 	run();
 	assert_true(relay->shared->heartbeat_ns > before);
+}
+
+/* Control is looked at once a millisecond: a system call per wait would cost more than it gives. */
+static void a_relay_that_gathers_answers_control_soon(void **state)
+{
+	uint64_t now = 5 * NS_PER_S;
+	int control[2];
+
+	(void)state;
+	must(!pipe(control));
+	must(write(control[1], "", 1) == 1);
+	relay->waits[0] = (struct pollfd){ .fd = control[0], .events = POLLIN };
+	relay->next_control_ns = now + 1;
+	assert_int_equal(wait_for_more(relay, now), 0);
+	assert_int_equal(wait_for_more(relay, now + 1), 1);
+	assert_int_equal(relay->next_control_ns, now + 1 + CONTROL_NS);
+	assert_int_equal(relay->shared->sleeps, 2);
+	assert_int_equal(relay->shared->polls, 0);
+	close(control[0]);
+	close(control[1]);
+}
+
+static void gathering_follows_the_rate_of_the_last_window(void **state)
+{
+	struct pace pace = { .window_start_ns = 1 };
+
+	(void)state;
+	measure(&pace, 40, 1 + RATE_WINDOW_NS - 1);
+	assert_false(pace.gathering);
+	measure(&pace, 0, 1 + RATE_WINDOW_NS);
+	assert_true(pace.gathering); /* 40 in 2 ms */
+	measure(&pace, 39, 1 + 2 * RATE_WINDOW_NS);
+	assert_false(pace.gathering);
+	measure(&pace, 1000000, 1 + 2 * RATE_WINDOW_NS + 60 * NS_PER_S);
+	assert_false(pace.gathering);
+}
+
+static void each_ttl_policy_sends_what_it_says(void **state)
+{
+	static const struct {
+		struct mcr_output output;
+		uint8_t arrived, leaves;
+	} cases[] = {
+		{ { .ttl_policy = MCR_TTL_AUTO }, 64, 63 },
+		{ { .ttl_policy = MCR_TTL_AUTO }, 2, 1 },
+		{ { .ttl_policy = MCR_TTL_AUTO }, 1, 1 },
+		{ { .ttl_policy = MCR_TTL_AUTO }, 0, 1 },
+		{ { .ttl_policy = MCR_TTL_KEEP }, 255, 255 },
+		{ { .ttl_policy = MCR_TTL_KEEP }, 1, 1 },
+		{ { .ttl_policy = MCR_TTL_KEEP }, 0, 0 },
+		{ { .ttl_policy = MCR_TTL_DECREMENT }, 255, 254 },
+		{ { .ttl_policy = MCR_TTL_DECREMENT }, 1, 0 },
+		{ { .ttl_policy = MCR_TTL_DECREMENT }, 0, 0 },
+		{ { .ttl_policy = MCR_TTL_FIXED, .ttl = 8 }, 1, 8 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+		assert_int_equal(ttl_of(&cases[i].output, cases[i].arrived), cases[i].leaves);
 }
 
 /* ---- on the loopback device ---- */
@@ -440,9 +501,10 @@ static void a_link_that_flaps_does_not_keep_the_relay_awake(void **state)
 	must(!pipe(control));
 	relay->waits[0] = (struct pollfd){ .fd = control[0], .events = POLLIN };
 	before = relay->shared->polls;
-	relay->next_heartbeat_ns = now_ns() + HEARTBEAT_NS;
+	relay->next_heartbeat_ns = now_ns() + 9 * HEARTBEAT_NS;
 	assert_int_equal(wait_for_packets(relay, now_ns()), 0);
 	assert_true(now_ns() < relay->next_heartbeat_ns);
+	relay->next_heartbeat_ns = now_ns() + HEARTBEAT_NS / 5;
 	assert_int_equal(wait_for_packets(relay, now_ns()), 0);
 	assert_true(now_ns() >= relay->next_heartbeat_ns);
 	assert_int_equal(relay->shared->polls - before, 2);
@@ -478,6 +540,9 @@ int main(void)
 		RELAY_TEST(a_refused_share_changes_nothing),
 		RELAY_TEST(descriptors_are_closed_on_failure_too),
 		RELAY_TEST(heartbeats_tell_generation_and_digest),
+		RELAY_TEST(a_relay_that_gathers_answers_control_soon),
+		RELAY_TEST(gathering_follows_the_rate_of_the_last_window),
+		RELAY_TEST(each_ttl_policy_sends_what_it_says),
 		NETWORK_TEST(real_datagrams_are_relayed_whole_and_in_order),
 		NETWORK_TEST(real_super_frames_are_relayed_as_their_datagrams),
 		NETWORK_TEST(a_link_that_flaps_does_not_keep_the_relay_awake),

@@ -130,9 +130,11 @@ static void a_full_table_finds_every_rule_and_no_other(void **state)
 		const struct mcr_rule *rule = mcr_table__rule(table, i);
 
 		assert_int_equal(mcr_table__find(table, 0, rule->group, rule->port, alice), i);
-		assert_int_equal(mcr_table__find(table, 1, rule->group, rule->port, alice), -ENOENT);
-		assert_int_equal(mcr_table__find(table, 0, rule->group,
-						 (uint16_t)(rule->port + 8), alice), -ENOENT);
+		assert_int_equal(mcr_table__find(table, 1, rule->group, rule->port, alice),
+				 -ENOENT);
+		assert_int_equal(mcr_table__find(table, 0, rule->group, (uint16_t)(rule->port + 8),
+						 alice),
+				 -ENOENT);
 	}
 	free(bytes);
 }

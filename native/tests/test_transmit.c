@@ -3,6 +3,7 @@
 #include "network.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -248,6 +249,7 @@ static void payloads_longer_than_the_path_leave_one_by_one(void **state)
 		check_message(i, 1, 0, 2000);
 		assert_int_equal(message.ttl, 5);
 	}
+	assert_int_equal(transmit.senders[SLOT].segment_bytes_limit, 1999);
 	for (uint8_t i = 0; i < 3; i++)
 		add(i, 5, 1000);
 	flush();
@@ -317,7 +319,8 @@ static void the_longest_datagram_over_ipv6_leaves(void **state)
 	check_all_sent(1, 65527);
 }
 
-/* The error of an earlier datagram is reported in place of the next: which must leave all the same. */
+/* The error of an earlier datagram is reported in place of the next: which must leave all the same.
+ */
 static void a_refused_datagram_does_not_cost_the_next_ones(void **state)
 {
 	(void)state;
@@ -345,7 +348,8 @@ static void while_nobody_listens_every_datagram_is_counted_once(void **state)
 		flush();
 	}
 	receiver = network__open_receiver(4, &port);
-	assert_int_equal(counters[SLOT].sent + counters[SLOT].not_sent[MCR_NOT_SENT_REFUSED], added);
+	assert_int_equal(counters[SLOT].sent + counters[SLOT].not_sent[MCR_NOT_SENT_REFUSED],
+			 added);
 	assert_int_equal(transmit.senders[SLOT].backoff_ns, 0);
 }
 
@@ -361,7 +365,8 @@ static void without_a_socket_nothing_is_sent(void **state)
 	check_counters(0, 0, MCR_NOT_SENT_NO_SOCKET, 100);
 }
 
-/* Fail once, after as long as the output was left alone, and say for how long it is left alone now. */
+/* Fail once, after as long as the output was left alone, and say for how long it is left alone now.
+ */
 static uint64_t fail_again(void)
 {
 	uint64_t before = counters[SLOT].not_sent[MCR_NOT_SENT_UNREACHABLE];
@@ -452,6 +457,17 @@ static void a_full_queue_costs_only_what_does_not_fit(void **state)
 	close(pair[1]);
 }
 
+static void what_cannot_send_at_all_is_left_alone(void **state)
+{
+	(void)state;
+	mcr_transmit__attach(&transmit, SLOT, open("/dev/null", O_WRONLY | O_CLOEXEC), 4);
+	add(0, 1, 100);
+	add(1, 1, 100);
+	flush();
+	check_counters(0, 0, MCR_NOT_SENT_OTHER, 2);
+	assert_int_equal(transmit.senders[SLOT].backoff_ns, 10 * MS);
+}
+
 /* ---- many outputs ---- */
 
 static void all_outputs_may_be_used_in_one_batch(void **state)
@@ -509,6 +525,7 @@ int main(void)
 		OUTPUT_TEST(an_output_that_recovers_starts_over),
 		OUTPUT_TEST(a_new_socket_is_tried_at_once),
 		OUTPUT_TEST(a_full_queue_costs_only_what_does_not_fit),
+		OUTPUT_TEST(what_cannot_send_at_all_is_left_alone),
 		OUTPUT_TEST(all_outputs_may_be_used_in_one_batch),
 		OUTPUT_TEST(one_output_does_not_hold_another_up),
 	};

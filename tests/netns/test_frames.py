@@ -56,6 +56,23 @@ def test_a_stream_of_fragmented_datagrams_passes_without_loss(line: Line, tmp_pa
     assert_all_arrived(sent, got, stats)
 
 
+@pytest.mark.xfail(strict=True, reason="the kernel filter drops IPv6 fragments before anything counts them")
+def test_fragments_over_ipv6_are_not_put_together_but_counted(line: Line, tmp_path: Path) -> None:
+    rule = {"name": "one", "from": "[ff3e::8000:101%r0]:5001", "to": ["239.2.2.2%r1:6000"]}
+    with (
+        Daemon(line.relay, tmp_path, {"rules": [rule]}) as daemon,
+        Inlet(line.sink, "239.2.2.2%b0:6000") as inlet,
+        Outlet(line.source, "[ff3e::8000:101%a0]:5001") as outlet,
+    ):
+        outlet.send(bytes(3000), LAST)
+        came = inlet.take_until(LAST)
+        stats = daemon.stats()
+
+    assert came == []
+    assert ignored(stats, "r0").get("fragment", 0) > 0
+    assert_conservation(stats)
+
+
 def test_longer_frames_pass_once_the_mtu_has_been_raised(line: Line, tmp_path: Path) -> None:
     """The ring was laid out for the MTU of before."""
     with (

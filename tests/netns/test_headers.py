@@ -118,9 +118,13 @@ def test_the_time_to_live_becomes_the_hop_limit_and_back(
 ) -> None:
     rule = {"name": "one", "from": input_.format("r0"), "to": [output.format(2, "r1")]}
     with (
-        Daemon(line.relay, tmp_path, {"rules": [rule]}),
+        Daemon(line.relay, tmp_path, {"rules": [rule]}) as daemon,
         Inlet(line.sink, output.format(2, "b0")) as inlet,
         Outlet(line.source, input_.format("a0"), ttl=9) as outlet,
     ):
         outlet.send(LAST)
-        assert inlet.take().ttl == 8
+        came = inlet.take()
+        stats = daemon.stats()
+
+    assert (came.payload, came.ttl) == (LAST, 8)
+    assert_conservation(stats)

@@ -5,6 +5,8 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
+
 from mcr.wire.documents import WorkerDocument
 from tests.support.daemon import Daemon
 from tests.support.lab import Line
@@ -25,20 +27,28 @@ def kill(daemon: Daemon, number: int) -> WorkerDocument:
     return daemon.wait_until_installed()[number]
 
 
-def test_a_killed_worker_loses_at_most_the_batch_in_its_hand(line: Line, tmp_path: Path) -> None:
-    with Daemon(line.relay, tmp_path, {"rules": [RULE]}) as daemon:
+@pytest.mark.parametrize(
+    ("steering", "rate", "size"),
+    [("hash", "20k", 1000), ("cpu", "20k", 1000), ("hash", "3k", 3000)],
+    ids=["hash", "cpu", "fragments"],
+)
+def test_a_killed_worker_loses_at_most_the_batch_in_its_hand(
+    line: Line, tmp_path: Path, steering: str, rate: str, size: int
+) -> None:
+    with Daemon(line.relay, tmp_path, {"steering": steering, "rules": [RULE]}) as daemon:
         daemon.logs_errors = True
-        (number,) = daemon.rules()[0]["workers"]
-        with streaming(line, daemon, rate="20k", size=1000) as stream:
-            for restarts in (1, 2):
-                assert kill(daemon, number)["restarts"] == restarts
-                stream.wait_for_more()
+        victims = daemon.rules()[0]["workers"] * 2
+        with streaming(line, daemon, rate=rate, size=size) as stream:
+            for number in victims:
+                kill(daemon, number)
+                stream.wait_for_more(1000)
             outcome = stream.finish()
 
     evidence = where_lost(outcome.sent, outcome.got, outcome.stats)
-    sys.stdout.write(f"two kills at 20 kpps:\n{evidence}\n")
-    assert outcome.got["lost"] <= 2 * BATCH, evidence
-    assert outcome.got["duplicated"] <= 2 * BATCH, evidence
+    sys.stdout.write(f"{len(victims)} kills at {rate}pps:\n{evidence}\n")
+    assert outcome.got["lost"] <= len(victims) * BATCH, evidence
+    assert outcome.got["duplicated"] <= len(victims) * BATCH, evidence
+    assert outcome.got["corrupted"] == 0, evidence
     assert outcome.sent["sent"] == outcome.got["distinct"] + outcome.got["lost"], evidence
     assert_conservation(outcome.stats)
 
@@ -78,3 +88,17 @@ def test_the_death_of_workers_without_the_rule_does_not_matter_to_it(line: Line,
             outcome = stream.finish()
 
     assert_all_arrived(outcome.sent, outcome.got, outcome.stats)
+
+
+def test_a_supervisor_that_hangs_stops_no_traffic(line: Line, tmp_path: Path) -> None:
+    with (
+        Daemon(line.relay, tmp_path, {"rules": [RULE]}) as daemon,
+        receiving(line.sink, OUTPUT.format("b0"), count=20_000, linger=0.1) as receiver,
+    ):
+        daemon.process.send_signal(signal.SIGSTOP)
+        sent = send(line.source, INPUT.format("a0"), rate="20k", size=1000, count=20_000)
+        got = receiver.report()
+        daemon.process.send_signal(signal.SIGCONT)
+        stats = daemon.stats()
+
+    assert_all_arrived(sent, got, stats)

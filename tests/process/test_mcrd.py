@@ -1,10 +1,13 @@
 """The daemon as a process: how it starts, what it refuses, how it ends, and what of it survives what."""
 
+import contextlib
 import json
 import os
 import pwd
 import re
 import signal
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +19,7 @@ import pytest
 from mcr.client import Client
 from mcr.wire.documents import rule_to_params
 from tests.support.control import make_socket_file
-from tests.support.daemon import BIN, Daemon
+from tests.support.daemon import BIN, Daemon, is_running
 from tests.support.lab import Host, Lab
 from tests.support.rules import rule
 from tests.support.wait import wait_for
@@ -145,7 +148,7 @@ def test_a_file_that_is_not_there_does_not_start(host: Host, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--novelty",), ("--workers", "0"), ("--workers", "65"), ("--workers", "x"), ("rest",)]
+    "arguments", [("--novelty",), ("--workers", "0"), ("--workers", "257"), ("--workers", "x"), ("rest",)]
 )
 def test_bad_usage_ends_with_2(host: Host, arguments: tuple[str, ...]) -> None:
     done = run(host, *arguments)
@@ -304,10 +307,9 @@ def test_workers_end_when_the_supervisor_is_killed(host: Host, tmp_path: Path) -
         workers = [psutil.Process(worker["pid"]) for worker in daemon.workers()]
         daemon.process.kill()
         daemon.process.wait(DEADLINE_S)
-        _, alive = psutil.wait_procs(workers, timeout=STOP_DEADLINE_S)
 
-    assert len(workers) == 2
-    assert alive == []
+        assert len(workers) == 2
+        assert wait_for("their end", lambda: not any(map(is_running, workers)), STOP_DEADLINE_S)
 
 
 # ---- workers that die, hang or lie ----
@@ -370,7 +372,7 @@ def test_rules_can_be_changed_while_a_worker_dies(host: Host, tmp_path: Path) ->
                 if worker["pid"]:
                     os.kill(worker["pid"], signal.SIGKILL)
             for number in range(10):
-                add(client, f"239.1.{round_}.{number}%in0:5001")
+                add(client, f"239.9.{round_}.{number}%in0:5001")
         workers = daemon.wait_until_installed()
 
         assert len(daemon.rules()) == 31
@@ -379,6 +381,30 @@ def test_rules_can_be_changed_while_a_worker_dies(host: Host, tmp_path: Path) ->
 
 def add(client: Client, endpoint: str) -> None:
     client.call("rule.add", **rule_to_params(rule(endpoint, "239.2.2.2%out0:6000")))
+
+
+def test_workers_that_cannot_be_started_are_tried_again(host: Host, tmp_path: Path) -> None:
+    """For example because root without its other capabilities may not look into the directory of mcr."""
+    interpreter = tmp_path / "python"
+
+    class Misplaced(Changed):
+        change = (
+            "import types; import mcr.runtime.spawn as changed\n"
+            f"changed.sys = types.SimpleNamespace(executable={str(interpreter)!r})"
+        )
+
+    daemon = Misplaced(host, tmp_path, CONFIG)
+    daemon.start()
+    try:
+        wait_for("a message", lambda: "step failed" in daemon.log())
+        assert re.search(r"StartWorker.*No such file", daemon.log())
+        assert daemon.call("ping") == {}
+
+        interpreter.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        interpreter.chmod(0o755)
+        daemon.wait_until_open()
+    finally:
+        daemon.stop()
 
 
 class Impatient(Changed):
@@ -502,3 +528,40 @@ def test_a_worker_with_another_roles_proof_is_refused(host: Host, tmp_path: Path
     finally:
         daemon.logs_errors = True
         daemon.stop()
+
+
+# ---- limits of the kernel ----
+
+
+def test_more_rules_than_the_kernel_has_room_for_in_a_filter_are_relayed(host: Host, tmp_path: Path) -> None:
+    """
+    The filters of a socket, the old one included while it is replaced, may take net.core.optmem_max bytes.
+
+    Before Linux 6.8 that is 20 KiB, for 700 rules; namespaces have no value of their own there.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        host.set("core/optmem_max", "20480")
+    rules = [
+        {"from": f"239.8.{number // 250}.{number % 250}%in0:5001", "to": ["239.2.2.2%out0:6000"]}
+        for number in range(1500)
+    ]
+    with Daemon(host, tmp_path, {"workers": 1, "rules": rules}) as daemon, daemon.client() as client:
+        assert "step failed" not in daemon.log()
+        for number in range(2):
+            add(client, f"239.9.9.{number}%in0:5001")
+            send(host, "in0x", f"239.9.9.{number}", 5001)
+            wait_for("its datagram", lambda number=number: matched(daemon, f"239.9.9.{number}%in0:5001"))  # type: ignore[misc]
+        assert "step failed" not in daemon.log()
+
+
+def send(host: Host, device: str, group: str, port: int) -> None:
+    """Send one datagram out of an interface of the host itself, at the other end of a cable."""
+    with host.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        request = struct.pack("=4s4si", bytes(4), bytes(4), host.index_of(device))
+        sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, request)
+        sender.sendto(b"payload", (group, port))
+
+
+def matched(daemon: Daemon, endpoint: str) -> bool:
+    stats = daemon.call("stats")
+    return any(one["from"] == endpoint and one["matched"] == 1 for one in stats["rules"])

@@ -5,7 +5,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -42,7 +42,7 @@ SHARE = Share(
 class Worker:
     """A worker process, and our end of its channel."""
 
-    def __init__(self) -> None:
+    def __init__(self, inherited: Sequence[int] = ()) -> None:
         ours, theirs = channel_pair()
         ours.settimeout(DEADLINE_S)
         self.end = ours
@@ -51,7 +51,7 @@ class Worker:
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "mcr", "worker", str(self.channel_number)],
-                pass_fds=[self.channel_number],
+                pass_fds=[self.channel_number, *inherited],
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -123,14 +123,13 @@ def test_a_worker_answers_hello_with_the_proof_of_its_confinement(
     assert process.num_threads() == 1
 
 
-def test_a_confined_worker_holds_no_descriptors_that_it_was_not_given(
-    worker: Worker, counters: CounterFile
-) -> None:
-    """Nothing of the interpreter's start, and not its own status file, from which it read the proof."""
-    worker.greet(counters)
+def test_a_confined_worker_holds_no_descriptors_that_it_was_not_given(counters: CounterFile) -> None:
+    """Neither its own status file, from which it read the proof, nor what the supervisor was started with."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stray, Worker([stray.fileno()]) as worker:
+        worker.greet(counters)
+        held = {int(path.name) for path in Path(f"/proc/{worker.process.pid}/fd").iterdir()}
 
-    held = {int(path.name) for path in Path(f"/proc/{worker.process.pid}/fd").iterdir()}
-    assert held == {0, 1, 2, worker.channel_number}
+        assert held == {0, 1, 2, worker.channel_number}
 
 
 def test_a_worker_beats_from_its_first_moment(worker: Worker, counters: CounterFile) -> None:

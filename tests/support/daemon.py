@@ -76,7 +76,7 @@ class Daemon:
         """Start it, and do not wait for anything."""
         command = [str(BIN / "mcrd"), "--config", str(self._config), "--control", str(self.control)]
         with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(self.host.command(*command), stdout=log, stderr=log)
+            self._process = subprocess.Popen(self.host.start_command(*command), stdout=log, stderr=log)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Ask it to end, and make sure that it does, in time and without a trace."""

@@ -68,7 +68,8 @@ class FakeSockets:
     """
     What stands for the module `mcr.supervisor.sockets`.
 
-    *refused* says what the kernel says no to, by what and where: ``ring in``, ``output out``, ``hold 2``.
+    *refused* says what the kernel says no to, by what and where: ``ring in``, ``filter in``, ``output out``,
+    ``hold 2``.
     """
 
     def __init__(self, refused: Collection[str]) -> None:
@@ -104,6 +105,7 @@ class FakeSockets:
 
     def set_filter(self, ring: "Ring | Watch", program: Program) -> None:
         assert ring.is_open
+        self._ask(f"filter {ring.link.name}")
         ring.program = program
 
     def open_output(self, output: Output, _ifindex: int, _version: int) -> Sender:

@@ -50,6 +50,10 @@ class Host:
         """Give the command line that runs *arguments* on this host."""
         return ["ip", "netns", "exec", self.namespace, *arguments]
 
+    def start_command(self, *arguments: str) -> list[str]:
+        """Give the same for what runs beside the test: if the test is killed, the kernel ends that too."""
+        return ["setpriv", "--pdeathsig", "KILL", *self.command(*arguments)]
+
     def run(self, *arguments: str, status: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Run a command to its end, which must be *status* unless that is None."""
         done = subprocess.run(
@@ -104,11 +108,6 @@ class Host:
         """Say whether an interface has noticed that its cable is plugged in."""
         shown = _ip("-n", self.namespace, "-json", "link", "show", "dev", device)
         return bool(json.loads(shown)[0]["operstate"] == "UP")
-
-    def mac_of(self, device: str) -> bytes:
-        """Give the hardware address of an interface."""
-        shown = _ip("-n", self.namespace, "-json", "link", "show", "dev", device)
-        return bytes.fromhex(json.loads(shown)[0]["address"].replace(":", ""))
 
 
 class Lab:

@@ -1,6 +1,5 @@
 """Traffic on the hosts of a laboratory: ``mcrgen`` for streams, plain sockets for odd datagrams."""
 
-import contextlib
 import json
 import select
 import signal
@@ -26,7 +25,7 @@ SO_RCVBUFFORCE = 33
 BUFFER_BYTES = 8 << 20
 MCAST_JOIN_GROUP = 42
 SO_BINDTOIFINDEX = 62
-IPV6_RECVHOPLIMIT, IPV6_HOPLIMIT = 51, 52
+IPV6_RECVHOPLIMIT = 51
 IP_RECVTTL = 12
 MAX_DATAGRAM_BYTES = 65535
 SOL_PACKET, PACKET_IGNORE_OUTGOING, ETH_P_ALL = 263, 23, 3
@@ -98,7 +97,7 @@ def receiving(host: Host, source: str, **options: object) -> Iterator[Receiver]:
 @contextmanager
 def _mcrgen(host: Host, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
     with subprocess.Popen(
-        host.command(MCRGEN, *arguments, "--json"),
+        host.start_command(MCRGEN, *arguments, "--json"),
         cwd=TREE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -169,20 +168,11 @@ class Inlet:
             taken.append(datagram)
         return taken
 
-    def is_silent(self) -> bool:
-        """Say whether nothing waits to be taken."""
-        self.socket.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            self.socket.recv(1)
-            return False
-        self.socket.settimeout(DEADLINE_S)
-        return True
-
 
 class Outlet:
     """A plain UDP socket connected to an endpoint."""
 
-    def __init__(self, host: Host, endpoint: str, *, ttl: int = 8, bind_to: str | None = None) -> None:
+    def __init__(self, host: Host, endpoint: str, *, ttl: int = 8) -> None:
         to = parse_endpoint(endpoint)
         ipv6 = to.address.version == 6
         self.socket = host.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
@@ -196,8 +186,6 @@ class Outlet:
         else:
             self.socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, ttl)
             self.socket.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
-        if bind_to:
-            self.socket.bind((bind_to, 0))
         with host.entered():
             self.socket.connect((str(to.address), to.port, 0, index) if ipv6 else (str(to.address), to.port))
 

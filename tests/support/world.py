@@ -14,6 +14,7 @@ from unittest.mock import patch
 
 import structlog
 
+from mcr.errors import KernelError
 from mcr.model.link import Link
 from mcr.model.rule import Rule, RuleId
 from mcr.model.steering import Steering
@@ -54,7 +55,8 @@ class World:
     All of it, inside ``with``.
 
     Attributes:
-        refused: what the kernel says no to: ``ring in``, ``output out``, ``join in``, ``hold 2``.
+        refused: what the kernel says no to: ``start``, ``ring in``, ``filter in``, ``output out``,
+            ``join in``, ``hold 2``.
         actions: all that were carried out.
         logs: what the supervisor told its log.
     """
@@ -252,6 +254,8 @@ class World:
         self.supervisor.look_at_links()
 
     async def _start(self) -> FakeWorker:
+        if "start" in self.refused:
+            raise KernelError("start", "worker", 1)
         self.processes.append(FakeWorker(next(self._pids), self.sockets, self._before_send))
         return self.processes[-1]
 

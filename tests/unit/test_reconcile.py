@@ -40,6 +40,7 @@ from mcr.supervisor.lifecycle import FIRST_BACKOFF_S, WorkerState
 from mcr.supervisor.memberships import Membership
 from mcr.supervisor.reconcile import ANSWER_DEADLINE_S
 from mcr.supervisor.slots import SlotPool
+from mcr.supervisor.stats import Report
 from tests.support.links import link
 from tests.support.rules import rule
 from tests.support.world import World
@@ -295,6 +296,33 @@ def test_a_refused_step_is_tried_again_at_the_next_look_and_not_before(world: Wo
     world.judge_settled()
 
 
+@pytest.mark.parametrize("refused", ["ring in", "filter in", "join in"])
+def test_a_rule_that_depends_on_a_refused_step_says_so(world: World, refused: str) -> None:
+    world.refused.add(refused)
+    world.add(ONE)
+    world.settle()
+    (document,) = Report(world.state, world.layout).rules([ONE])
+
+    assert document["state"] == "pending"
+    assert document["reason"] in world.state.failures.values()
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(settled: World) -> None:
+    settled.refused.add("start")
+    settled.die(0)
+    settled.reap()
+    settled.now_s += 1.0
+    for _ in range(3):
+        settled.supervisor.look_at_links()
+        settled.look()
+    assert settled.state.workers[0].state is WorkerState.DOWN
+
+    settled.refused.clear()
+    settled.supervisor.look_at_links()
+    settled.settle()
+    settled.judge_settled()
+
+
 def test_a_refused_step_is_logged_once(world: World) -> None:
     world.refused.add("ring in")
     world.add(ONE)
@@ -447,6 +475,7 @@ RULES = [
     rule("10.0.0.1%in:5001", "239.2.2.2%out:6000"),
 ]
 LINKS = ["in", "in2", "out", "other"]
+REFUSALS = ["start", "ring in", "ring in2", "output out", "output None", "join in", "hold 2"]
 WORKERS = 3
 NUMBERS = st.integers(0, WORKERS - 1)
 
@@ -531,7 +560,7 @@ class Anything(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.world.now_s += seconds
 
-    @step(what=st.sampled_from(["ring in", "ring in2", "output out", "output None", "join in", "hold 2"]))
+    @step(what=st.sampled_from(REFUSALS))
     def refuse(self, what: str) -> None:
         self.world.refused.add(what)
         self.world.supervisor.look_at_links()
@@ -542,6 +571,7 @@ class Anything(RuleBasedStateMachine):
         self.world.refused.clear()
         self.world.supervisor.look_at_links()
 
+    @precondition(lambda self: "start" not in self.world.refused)
     @step()
     def settle(self) -> None:
         self.world.settle()

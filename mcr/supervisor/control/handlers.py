@@ -91,5 +91,4 @@ class Handlers:
         return [report.worker(worker) for worker in self._supervisor.state.workers]
 
     async def _interface_list(self, _params: Mapping[str, object]) -> object:
-        report = self._report()
-        return [report.interface(one) for one in self._supervisor.state.interfaces.values()]
+        return self._report().interfaces()

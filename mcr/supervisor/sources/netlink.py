@@ -94,16 +94,16 @@ def _usable_address(message: Any) -> Address | None:  # noqa: ANN401 - pyroute2'
 
 
 def _dump(kind: int) -> Iterator[Any]:
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as asker:
-        try:
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as asker:
             asker.send(_HEADER.pack(_HEADER.size, kind, NLM_F_REQUEST | NLM_F_DUMP, 1, 0))
             while True:
                 for message in MarshalRtnl().parse(asker.recv(_RECEIVE_BYTES)):
                     if message["header"]["type"] == NLMSG_DONE:
                         return
                     yield message
-        except OSError as error:
-            raise KernelError("dump", "links", error.errno or 0) from error
+    except OSError as error:
+        raise KernelError("dump", "links", error.errno or 0) from error
 
 
 def receive_queues(name: str) -> int:
@@ -114,11 +114,11 @@ def receive_queues(name: str) -> int:
     """
     # struct ethtool_channels: command, four maxima, then rx, tx, other and combined in use.
     channels = (ctypes.c_uint32 * 9)(_ETHTOOL_GCHANNELS)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
-        request = struct.pack("16sP16x", name.encode(), ctypes.addressof(channels))
-        try:
+    request = struct.pack("16sP16x", name.encode(), ctypes.addressof(channels))
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
             fcntl.ioctl(asker, _SIOCETHTOOL, request)
-        except OSError:
-            return 1
+    except OSError:
+        return 1
     _, _, _, _, _, receive, _, _, combined = channels
     return max(1, receive + combined)

@@ -67,7 +67,7 @@ class Worker:
 
     def greet(self, counters: CounterFile, number: int = 0) -> wire.Ready:
         """Say hello; give its answer."""
-        self.channel.send(wire.Hello(number, CPU), [counters.fileno()])
+        self.channel.send(wire.Hello(number, CPU, 100, busy_poll=False), [counters.fileno()])
         ready, descriptors = self.channel.receive()
         assert isinstance(ready, wire.Ready)
         assert descriptors == []
@@ -207,7 +207,7 @@ GARBAGE = [
     b"\xc1",
     b"\x80",
     wire.encode(wire.Ready({})),
-    wire.encode(wire.Hello(0, 0)) + b"x",
+    wire.encode(wire.Hello(0, 0, 100, busy_poll=False)) + b"x",
     b"x" * (wire.MAX_MESSAGE_BYTES + 1),
 ]
 
@@ -227,7 +227,7 @@ def test_garbage_ends_a_worker(
     assert "Traceback" not in log
 
 
-WITHOUT_DESCRIPTORS = [wire.Ring(0, 2048, 16), wire.Outputs([0], [4]), wire.ShareFile(1, 24)]
+WITHOUT_DESCRIPTORS = [wire.Ring(0, 2048, 16), wire.Outputs([0], [4]), wire.ShareFile(1, 24), wire.Watch(0)]
 
 
 @pytest.mark.parametrize("message", WITHOUT_DESCRIPTORS, ids=lambda message: str(message.kind))
@@ -243,7 +243,7 @@ def test_a_message_without_its_descriptors_ends_a_worker(
 
 
 def test_hello_without_counters_ends_a_worker(worker: Worker) -> None:
-    worker.channel.send(wire.Hello(0, CPU))
+    worker.channel.send(wire.Hello(0, CPU, 100, busy_poll=False))
     status, log = worker.end_of_process()
 
     assert status == 0
@@ -252,7 +252,7 @@ def test_hello_without_counters_ends_a_worker(worker: Worker) -> None:
 
 @pytest.mark.parametrize(
     "message",
-    [wire.Ring(64, 2048, 16), wire.Ring(0, 0, 16), wire.Ring(0, 2048, 0), wire.Outputs([32768], [4])],
+    [wire.Ring(64, 2048, 16), wire.Ring(0, 0, 16), wire.Ring(0, 2048, 0), wire.Outputs([32768], [4]), wire.Watch(64)],
 )
 def test_a_slot_or_shape_out_of_range_ends_a_worker(
     worker: Worker, counters: CounterFile, message: wire.ToWorker

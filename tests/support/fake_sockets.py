@@ -55,8 +55,9 @@ class Ring(FakeSocket):
 class Watch(FakeSocket):
     """The packet socket for what matches no rule, and the filter that it has now."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, link: Link) -> None:
         super().__init__(number)
+        self.link = link
         self.program: Program = nothing()
 
 
@@ -100,7 +101,7 @@ class FakeSockets:
 
     def open_watch(self, link: Link) -> "Watch":
         self._ask(f"watch {link.name}")
-        self.opened.append(Watch(len(self.opened)))
+        self.opened.append(Watch(len(self.opened), link))
         return cast("Watch", self.opened[-1])
 
     def set_filter(self, ring: "Ring | Watch", program: Program) -> None:

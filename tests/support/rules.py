@@ -6,7 +6,8 @@ from dataclasses import replace
 from hypothesis import strategies as st
 
 from mcr.model.endpoint import Address, Endpoint, parse_endpoint
-from mcr.model.rule import Output, Rule, Ttl, TtlPolicy
+from mcr.model.policy import Ttl, TtlPolicy
+from mcr.model.rule import Output, Rule
 from mcr.model.share import PlacedOutput, PlacedRule, Share
 
 PORTS = st.integers(1, 65535)

@@ -170,9 +170,9 @@ class Inlet:
 
 
 class Outlet:
-    """A plain UDP socket connected to an endpoint."""
+    """A plain UDP socket connected to an endpoint, bound to an address of its host if there is one."""
 
-    def __init__(self, host: Host, endpoint: str, *, ttl: int = 8) -> None:
+    def __init__(self, host: Host, endpoint: str, *, ttl: int = 8, bind_to: str = "") -> None:
         to = parse_endpoint(endpoint)
         ipv6 = to.address.version == 6
         self.socket = host.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
@@ -186,6 +186,8 @@ class Outlet:
         else:
             self.socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, ttl)
             self.socket.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
+        if bind_to:
+            self.socket.bind((bind_to, 0))
         with host.entered():
             self.socket.connect((str(to.address), to.port, 0, index) if ipv6 else (str(to.address), to.port))
 

@@ -11,7 +11,8 @@ from mcr.config import Configuration, load_configuration
 from mcr.config.schema import File, InputObject, OutputObject, RuleEntry
 from mcr.errors import ConfigError
 from mcr.model.endpoint import SYNTAX, parse_endpoint
-from mcr.model.rule import NAME_SYNTAX, Origin, Output, Rule, TtlPolicy
+from mcr.model.policy import TtlPolicy
+from mcr.model.rule import NAME_SYNTAX, Origin, Output, Rule
 from mcr.model.ruleset import ruleset
 from mcr.model.steering import Steering
 

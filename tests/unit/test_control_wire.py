@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from mcr.errors import EndpointError, PeerError, UsageError
 from mcr.model.endpoint import parse_endpoint
-from mcr.model.rule import Origin, Output, Rule, TtlPolicy
+from mcr.model.policy import TtlPolicy
+from mcr.model.rule import Origin, Output, Rule
 from mcr.wire.codec import pack
 from mcr.wire.control import (
     MAX_REQUEST_BYTES,

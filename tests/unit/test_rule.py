@@ -4,7 +4,8 @@ import pytest
 
 from mcr.errors import RuleError
 from mcr.model.endpoint import parse_endpoint
-from mcr.model.rule import MAX_OUTPUTS_PER_RULE, NAME_SYNTAX, Origin, Output, Rule, TtlPolicy
+from mcr.model.policy import TtlPolicy
+from mcr.model.rule import MAX_OUTPUTS_PER_RULE, NAME_SYNTAX, Origin, Output, Rule
 
 INPUT = parse_endpoint("239.1.1.1%eth0:5001")
 OUTPUT = Output(parse_endpoint("239.2.2.2%eth1:6000"))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mcr._native import ffi, lib
 from mcr.model.endpoint import Address
-from mcr.model.rule import TtlPolicy
+from mcr.model.policy import TtlPolicy
 from mcr.model.ruleset import MAX_OUTPUTS, MAX_RULES
 from mcr.model.share import PlacedRule, Share
 from mcr.wire.counters import MAX_INTERFACES

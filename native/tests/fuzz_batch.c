@@ -9,6 +9,7 @@
 #include "../src/relay.c"
 
 #include "expected.h"
+#include "fake_sends.h"
 #include "must.h"
 #include "packet.h"
 #include "shares.h"
@@ -16,8 +17,6 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <linux/if_ether.h>
-#include <netinet/in.h>
-#include <netinet/udp.h>
 
 #define RINGS 3
 #define RING_FRAMES 8
@@ -60,7 +59,7 @@ static struct expected expected;
 static struct mcr_relay *relay;
 static uint64_t clock_ns;
 static uint64_t pattern;
-static int output_fds[OUTPUTS], null_fd;
+static int null_fd;
 static const uint8_t *input, *input_end;
 
 /* ---- input ---- */
@@ -77,116 +76,19 @@ static uint16_t take16(void)
 	return (uint16_t)(high << 8 | take8());
 }
 
+/* Of a call to send something. */
 static uint8_t take_outcome(void)
 {
 	return input < input_end ? *--input_end : 0;
 }
 
-/* ---- what the relay calls ---- */
-
+/* The relay's clock. */
 int __wrap_clock_gettime(clockid_t clock, struct timespec *now)
 {
 	(void)clock;
 	now->tv_sec = (time_t)(clock_ns / NS_PER_S);
 	now->tv_nsec = (long)(clock_ns % NS_PER_S);
 	return 0;
-}
-
-static uint32_t output_of(int fd)
-{
-	for (uint32_t i = 0; i < OUTPUTS; i++)
-		if (output_fds[i] == fd)
-			return i;
-	abort();
-}
-
-static int error_of(uint8_t outcome)
-{
-	static const uint8_t errors[] = { EAGAIN,	 ENOBUFS,   ENETUNREACH, EHOSTUNREACH,
-					  ENETDOWN,	 EPERM,	    EMSGSIZE,	 ECONNREFUSED,
-					  EINVAL,	 EIO,	    EOPNOTSUPP,	 ENODEV,
-					  EADDRNOTAVAIL, EHOSTDOWN, ENOMEM,	 EBADF };
-
-	return errors[outcome % sizeof(errors)];
-}
-
-static uint8_t ttl_in(const struct cmsghdr *header, uint32_t output)
-{
-	bool ipv6 = output & 1;
-	int ttl;
-
-	must(header && header->cmsg_len == CMSG_LEN(sizeof(ttl)));
-	must(header->cmsg_level == (ipv6 ? IPPROTO_IPV6 : IPPROTO_IP));
-	must(header->cmsg_type == (ipv6 ? IPV6_HOPLIMIT : IP_TTL));
-	memcpy(&ttl, CMSG_DATA(header), sizeof(ttl));
-	must(ttl >= 1 && ttl <= 255);
-	return (uint8_t)ttl;
-}
-
-static uint16_t segment_in(const struct cmsghdr *header)
-{
-	uint16_t bytes;
-
-	must(header && header->cmsg_level == IPPROTO_UDP && header->cmsg_type == UDP_SEGMENT);
-	must(header->cmsg_len == CMSG_LEN(sizeof(bytes)));
-	memcpy(&bytes, CMSG_DATA(header), sizeof(bytes));
-	must(bytes);
-	return bytes;
-}
-
-/* What udp_sendmsg() demands of UDP_SEGMENT: all as long as the first but the last, 64 of them. */
-static void check_segments(const struct msghdr *message, uint16_t segment)
-{
-	size_t total = 0;
-
-	must(message->msg_iovlen > 1 && message->msg_iovlen <= 64);
-	for (size_t i = 0; i < message->msg_iovlen; i++) {
-		size_t bytes = message->msg_iov[i].iov_len;
-
-		must(i + 1 < message->msg_iovlen ? bytes == segment : bytes && bytes <= segment);
-		total += bytes;
-	}
-	must(total <= 65507);
-}
-
-ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags)
-{
-	struct msghdr copy = *message;
-	struct cmsghdr *control = CMSG_FIRSTHDR(&copy);
-	uint32_t output = output_of(fd);
-	uint8_t ttl = ttl_in(control, output), outcome = take_outcome();
-
-	must(flags == MSG_DONTWAIT);
-	check_segments(message, segment_in(CMSG_NXTHDR(&copy, control)));
-	if (outcome >= 128) {
-		errno = error_of(outcome);
-		return -1;
-	}
-	for (size_t i = 0; i < message->msg_iovlen; i++)
-		expected__take(&expected, output, message->msg_iov[i].iov_base,
-			       (uint32_t)message->msg_iov[i].iov_len, ttl);
-	return 0;
-}
-
-int __wrap_sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags)
-{
-	uint32_t output = output_of(fd), taken = count;
-	uint8_t outcome = take_outcome();
-
-	must(flags == MSG_DONTWAIT && count && count <= 64);
-	if (outcome >= 192) {
-		errno = error_of(outcome);
-		return -1;
-	}
-	if (outcome >= 128)
-		taken = 1 + outcome % count;
-	for (uint32_t i = 0; i < count; i++)
-		must(messages[i].msg_hdr.msg_iovlen == 1);
-	for (uint32_t i = 0; i < taken; i++)
-		expected__take(&expected, output, messages[i].msg_hdr.msg_iov->iov_base,
-			       (uint32_t)messages[i].msg_hdr.msg_iov->iov_len,
-			       ttl_in(CMSG_FIRSTHDR(&messages[i].msg_hdr), output));
-	return (int)taken;
 }
 
 /* ---- batches ---- */
@@ -370,9 +272,12 @@ static void receive_raw_frame(void)
 
 static void attach_output(uint32_t slot)
 {
-	output_fds[slot] = dup(null_fd);
-	must(output_fds[slot] >= 0);
-	must(!mcr_relay__attach_output(relay, slot, output_fds[slot], slot & 1 ? 6 : 4));
+	int ip_version = slot & 1 ? 6 : 4;
+	int fd = dup(null_fd);
+
+	must(fd >= 0);
+	fake_sends__attach(slot, fd, ip_version);
+	must(!mcr_relay__attach_output(relay, slot, fd, ip_version));
 }
 
 static void attach_ring(struct interface *interface)
@@ -491,6 +396,7 @@ static void make_world(void)
 	must(null_fd >= 0);
 	relay = mcr_relay__new(fd);
 	must(relay != NULL);
+	fake_sends__init(&expected, take_outcome);
 	make_shares();
 	must(shares[0].header.outputs == OUTPUTS);
 	for (uint32_t i = 0; i < RINGS; i++)

@@ -206,3 +206,13 @@ def test_an_interface_under_a_new_index_is_a_new_plan_for_everything() -> None:
     assert layout.memberships == {Membership("in", 9, IPv4Address("239.1.1.1"))}
     placed = layout.shares[hash_of(one) % 2].rules[0]
     assert (placed.ifindex, placed.interface_slot) == (9, 8)
+
+
+def test_an_open_interface_keeps_its_steering_when_its_queues_change() -> None:
+    one = rule("239.1.1.1%in:5001")
+    wanted, wide = ruleset([one]), link("in", IN.index, receive_queues=8)
+    opened = {IN.index: InterfacePlan(IN, Steering.HASH, "as it was")}
+    layout = plan(wanted, links(wide, OUT), book_of(wanted), OPEN, Wishes(2, Steering.AUTO), opened)
+
+    assert layout.interfaces["in"] == InterfacePlan(wide, Steering.HASH, "as it was")
+    assert sorted(len(share.rules) for share in layout.shares) == [0, 1]

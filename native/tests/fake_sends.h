@@ -1,0 +1,14 @@
+/*
+ * sendmsg() and sendmmsg() as a kernel that is hard to please: they check what the relay hands over
+ * against what is expected, and succeed, fail or stop half-way as they are told.
+ *
+ * A program that uses it is linked with --wrap=sendmsg and --wrap=sendmmsg.
+ */
+#pragma once
+
+#include "expected.h"
+
+/* An outcome below 128 is success. From there on sendmsg() fails, sendmmsg() sends only some, or
+ * from 192 on fails; the lowest bits say with which error or how many. */
+void fake_sends__init(struct expected *payloads, uint8_t (*outcome)(void));
+void fake_sends__attach(uint32_t output, int fd, int ip_version);

@@ -104,16 +104,9 @@ def test_own_frames_are_not_relayed_again(line: Line, tmp_path: Path) -> None:
     """Two rules meet on one interface: what leaves there by one is no input of the other."""
     for device in ("all", "b0"):
         line.sink.set(f"ipv4/conf/{device}/rp_filter", "0")
+    kept = {"interface": "r1", "address": "239.2.2.3", "port": 6000, "source": "keep"}
     rules = [
-        {
-            "name": "one",
-            "from": "239.1.1.1%r0:5001",
-            "to": [
-                {"interface": "r1", "address": "239.2.2.2", "port": 6000, "source": source}
-                for source in ("interface",)
-            ]
-            + [{"interface": "r1", "address": "239.2.2.3", "port": 6000, "source": "keep"}],
-        },
+        {"name": "one", "from": "239.1.1.1%r0:5001", "to": ["239.2.2.2%r1:6000", kept]},
         {"name": "two", "from": "239.2.2.2%r1:6001", "to": ["239.3.3.3%r0:7000"]},
         {"name": "three", "from": "239.2.2.3%r1:6001", "to": ["239.3.3.3%r0:7001"]},
     ]

@@ -385,6 +385,25 @@ static void contradictions_in_ipv6_have_their_reason(void **state)
 	check_changes(ETH_P_IPV6, known[6].hex, changes);
 }
 
+/* Each ends where the packet says, so that nothing behind it may be read. */
+static void packets_too_short_for_udp_are_malformed(void **state)
+{
+	uint8_t bytes[128];
+
+	(void)state;
+	from_hex(bytes, known[0].hex);
+	for (uint32_t count = 20; count < 28; count++) {
+		packet__put16(bytes + 2, count);
+		packet__finish_header(bytes);
+		assert_int_equal(parse(ETH_P_IP, bytes, count), REASON(MALFORMED));
+	}
+	from_hex(bytes, known[6].hex);
+	for (uint32_t count = 40; count < 48; count++) {
+		packet__put16(bytes + 4, count - 40);
+		assert_int_equal(parse(ETH_P_IPV6, bytes, count), REASON(MALFORMED));
+	}
+}
+
 static void other_protocols_are_not_udp(void **state)
 {
 	uint8_t bytes[128];
@@ -411,6 +430,7 @@ int main(void)
 		cmocka_unit_test(lengths_up_to_the_longest_are_summed_right),
 		cmocka_unit_test(contradictions_in_ipv4_have_their_reason),
 		cmocka_unit_test(contradictions_in_ipv6_have_their_reason),
+		cmocka_unit_test(packets_too_short_for_udp_are_malformed),
 		cmocka_unit_test(other_protocols_are_not_udp),
 	};
 

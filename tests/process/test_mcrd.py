@@ -296,6 +296,15 @@ def test_a_signal_that_comes_at_once_ends_it_too(host: Host, tmp_path: Path) -> 
     daemon.stop()
 
 
+def test_a_signal_to_all_processes_at_once_ends_everything(host: Host, tmp_path: Path) -> None:
+    """It is what systemd sends: the ends of the workers call for another look while the daemon stops."""
+    with Daemon(host, tmp_path, {**CONFIG, "workers": 4}) as daemon:
+        daemon.logs_errors = True
+        for worker in daemon.workers():
+            os.kill(worker["pid"] or 0, signal.SIGTERM)
+        daemon.stop()
+
+
 def test_a_signal_ends_it_in_time_when_a_worker_hangs(host: Host, tmp_path: Path) -> None:
     with Daemon(host, tmp_path, CONFIG) as daemon:
         daemon.logs_errors = True

@@ -4,6 +4,7 @@ The supervisor in a world that only pretends: what it does, in which order, unti
 `World.judge` runs after every step of every test: whatever happens, who gets a datagram has a rule for it.
 """
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -443,6 +444,31 @@ def test_a_worker_that_dies_while_it_is_given_something_gets_it_again(world: Wor
     world.settle()
 
     world.judge_settled()
+
+
+# ---- the loop ----
+
+
+@pytest.mark.parametrize("delay", range(4))
+def test_the_loop_ends_when_it_is_cancelled_even_if_something_has_just_happened(
+    settled: World, delay: int
+) -> None:
+    """A worker that gets the same signal as its supervisor calls for another look at the same time."""
+    settled.die(0)
+    settled.reap()
+
+    async def cancel_soon() -> bool:
+        running = asyncio.create_task(settled.supervisor.run())
+        await asyncio.sleep(0)
+        settled.supervisor.look_again()
+        for _ in range(delay):
+            await asyncio.sleep(0)
+        running.cancel()
+        done, _ = await asyncio.wait({running}, timeout=0.5)
+        running.cancel()
+        return bool(done)
+
+    assert asyncio.run(cancel_soon())
 
 
 # ---- limits ----

@@ -108,16 +108,29 @@ def parse_mapping(text: str) -> Mapped:
         EndpointError: naming *text* and what is allowed.
     """
     match = _TEXT.fullmatch(text)
-    if match is None:
+    if match is None or (match["six"] and ":" not in match["six"]):
         raise EndpointError(f"{text!r}: got no mapping, expected {SYNTAX}")
     place = match["six"] or match["four"]
     number = int(match["number"] or 0)
     try:
-        prefix = None if place == "keep" else ip_network(place)
+        prefix = None if place == "keep" else read_prefix(place)
         if match["number"] and not match["sign"]:
             check_port(number)
         offset = -number if match["sign"] == "-" else number if match["sign"] else 0
         port = 0 if match["sign"] else number
         return Mapped(match["six_interface"] or match["four_interface"], prefix, port, offset)
-    except (ValueError, EndpointError) as error:
+    except EndpointError as error:
         raise EndpointError(f"{text!r}: {error}") from None
+
+
+def read_prefix(text: str) -> Network:
+    """
+    Read ``ADDRESS/LENGTH``.
+
+    Raises:
+        EndpointError: it is none.
+    """
+    try:
+        return ip_network(text)
+    except ValueError:
+        raise EndpointError(f"got prefix {text!r}, expected one without bits set behind it") from None

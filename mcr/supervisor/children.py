@@ -82,6 +82,8 @@ class Children:
         match message:
             case wire.Ready():
                 self._check_proof(worker, message)
+            case wire.Installed() if worker.share is None:
+                self._kill(worker, "got installed, expected it after a share only")
             case wire.Installed():
                 worker.installed = (message.generation, message.digest)
             case wire.Loop():

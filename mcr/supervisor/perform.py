@@ -102,13 +102,17 @@ class Performer:
         if self._state.interface_slots.is_full:
             raise KernelError(f"open more than {MAX_INTERFACES} interfaces, such as", link.name, errno.ENOSPC)
         shape = sockets.ring_shape(link.mtu, self._state.wishes.ring_bytes)
-        rings = sockets.open_rings(link, len(self._state.workers), shape, action.plan.steering)
+        watch = sockets.open_watch(link) if self._state.wishes.watch_unmatched else None
+        try:
+            rings = sockets.open_rings(link, len(self._state.workers), shape, action.plan.steering)
+        except KernelError:
+            if watch:
+                watch.close()
+            raise
         slot = self._state.interface_slots.take()
         for worker in self._state.workers:
             worker.counters.clear(interface_span(slot))
-        opened = OpenInterface(action.plan, slot, shape, rings, time.time_ns())
-        if self._state.wishes.watch_unmatched:
-            opened.watch = sockets.open_watch(link)
+        opened = OpenInterface(action.plan, slot, shape, rings, time.time_ns(), watch)
         self._state.interfaces[link.index] = opened
         self._log.info("interface opened", interface=link.name, steering=action.plan.steering.value)
 
@@ -149,11 +153,16 @@ def _set(target: socket.socket, program: bpf.Program, coarser: bpf.Program) -> N
     """
     Set a filter, or a coarser one where the program is beyond net.core.optmem_max.
 
-    What the filter of a ring cannot tell apart, the tables do.
+    What the filter of a ring cannot tell apart, the tables do.  Old and new count together, so that the old one
+    may have to go first; what passes in between does no harm for the same reason.
     """
-    try:
-        sockets.set_filter(target, program)
-    except KernelError as error:
-        if error.errno != errno.ENOMEM:
-            raise
-        sockets.set_filter(target, coarser)
+    for wanted in (program, coarser):
+        try:
+            sockets.set_filter(target, wanted)
+        except KernelError as error:
+            if error.errno != errno.ENOMEM:
+                raise
+        else:
+            return
+    sockets.drop_filter(target)
+    sockets.set_filter(target, coarser)

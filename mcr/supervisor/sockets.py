@@ -30,7 +30,8 @@ FANOUT_CPU, FANOUT_CBPF = 2, 6
 FANOUT_FLAG_UNIQUEID, FANOUT_FLAG_DEFRAG = 0x2000, 0x8000
 ETH_P_ALL = 0x0003
 
-SO_ATTACH_FILTER, SO_RCVBUFFORCE, SO_SNDBUFFORCE, SO_BINDTOIFINDEX = 26, 33, 32, 62
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
+SO_RCVBUFFORCE, SO_SNDBUFFORCE, SO_BINDTOIFINDEX = 33, 32, 62
 IP_MTU_DISCOVER, IP_PMTUDISC_DONT, IP_RECVERR = 10, 0, 11
 IPV6_MTU_DISCOVER, IPV6_RECVERR = 23, 25
 
@@ -135,6 +136,11 @@ def set_filter(ring: socket.socket, program: bpf.Program) -> None:
         KernelError: the kernel refuses the program.
     """
     _naming("set filter of", "ring", _attach)(ring, socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+
+
+def drop_filter(ring: socket.socket) -> None:
+    """Let everything pass until there is a filter again."""
+    ring.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
 
 def read_kernel_drops(ring: socket.socket) -> int:

@@ -23,6 +23,7 @@ from mcr.wire import codec
 # SCM_MAX_FD in the kernel's scm.h is 253.
 MAX_DESCRIPTORS = 128
 MAX_MESSAGE_BYTES = 1 << 16
+ADDRESS_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,12 @@ class Loop:
     rule: int
     group: bytes
     source: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.group) != ADDRESS_BYTES or len(self.source) != ADDRESS_BYTES:
+            raise PeerError(
+                f"got a loop with addresses {self.group!r} and {self.source!r}, expected 16 bytes"
+            )
 
 
 ToWorker = Hello | Ring | Watch | Outputs | ShareFile

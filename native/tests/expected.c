@@ -56,7 +56,8 @@ static void add_payloads(struct expected *expected, const struct mcr_output *out
 		if (ttl) {
 			must(to->count < EXPECTED_PAYLOADS);
 			to->payloads[to->count++] =
-				(struct expected_payload){ datagram->payload + offset, count, ttl };
+				(struct expected_payload){ datagram->payload + offset, count, ttl,
+							   datagram->dscp };
 		} else {
 			to->without_ttl++;
 		}
@@ -98,7 +99,7 @@ static int parse(const struct fake_frame *frame, uint32_t kept, struct mcr_datag
 	return mcr_parse__packet(&packet, datagram);
 }
 
-void expected__add(struct expected *expected, const struct mcr_table *table, uint32_t slot,
+void expected__add(struct expected *expected, struct mcr_table *table, uint32_t slot,
 		   const struct fake_frame *frame, uint32_t kept)
 {
 	struct mcr_interface_counters *counters = &expected->interfaces[slot];
@@ -123,18 +124,19 @@ void expected__add(struct expected *expected, const struct mcr_table *table, uin
 /* ---- outcome ---- */
 
 static bool is_payload(const struct expected_payload *payload, const uint8_t *bytes, uint32_t count,
-		       uint8_t ttl)
+		       uint8_t ttl, uint8_t dscp)
 {
-	return payload->ttl == ttl && payload->count == count &&
+	return payload->ttl == ttl && payload->dscp == dscp && payload->count == count &&
 	       (!count || !memcmp(payload->bytes, bytes, count));
 }
 
 void expected__take(struct expected *expected, uint32_t output, const uint8_t *bytes,
-		    uint32_t count, uint8_t ttl)
+		    uint32_t count, uint8_t ttl, uint8_t dscp)
 {
 	struct expected_output *to = &expected->outputs[output];
 
-	while (to->next < to->count && !is_payload(&to->payloads[to->next], bytes, count, ttl))
+	while (to->next < to->count &&
+	       !is_payload(&to->payloads[to->next], bytes, count, ttl, dscp))
 		to->next++;
 	must(to->next < to->count);
 	to->next++;

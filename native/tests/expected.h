@@ -15,6 +15,7 @@ struct expected_payload {
 	const uint8_t *bytes;
 	uint32_t count;
 	uint8_t ttl;
+	uint8_t dscp;
 };
 
 struct expected_output {
@@ -38,11 +39,11 @@ void expected__clear(struct expected *expected);
 /* Start a batch: what has not left until now never will. */
 void expected__start_batch(struct expected *expected);
 /* Add a frame that is going to be read.  It must stay where it is until the batch is over. */
-void expected__add(struct expected *expected, const struct mcr_table *table, uint32_t slot,
+void expected__add(struct expected *expected, struct mcr_table *table, uint32_t slot,
 		   const struct fake_frame *frame, uint32_t kept);
 /* The kernel takes a payload: it must be one of the next.  Payloads may be left out, since the
  * kernel may have refused them. */
 void expected__take(struct expected *expected, uint32_t output, const uint8_t *bytes,
-		    uint32_t count, uint8_t ttl);
+		    uint32_t count, uint8_t ttl, uint8_t dscp);
 /* Abort unless the counters say what they must. */
 void expected__check(const struct expected *expected, const struct mcr_shared *shared);

@@ -64,6 +64,19 @@ static uint8_t ttl_in(const struct cmsghdr *header, uint32_t output)
 	return (uint8_t)ttl;
 }
 
+static uint8_t dscp_in(const struct cmsghdr *header, uint32_t output)
+{
+	bool ipv6 = outputs[output].ip_version == 6;
+	int tos;
+
+	must(header && header->cmsg_len == CMSG_LEN(sizeof(tos)));
+	must(header->cmsg_level == (ipv6 ? IPPROTO_IPV6 : IPPROTO_IP));
+	must(header->cmsg_type == (ipv6 ? IPV6_TCLASS : IP_TOS));
+	memcpy(&tos, CMSG_DATA(header), sizeof(tos));
+	must(tos >= 0 && tos <= 255 && !(tos & 3));
+	return (uint8_t)(tos >> 2);
+}
+
 static uint16_t segment_in(const struct cmsghdr *header)
 {
 	uint16_t bytes;
@@ -95,17 +108,19 @@ ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags)
 	struct msghdr copy = *message;
 	struct cmsghdr *control = CMSG_FIRSTHDR(&copy);
 	uint32_t output = output_of(fd);
-	uint8_t ttl = ttl_in(control, output), outcome = take_outcome();
+	struct cmsghdr *tos = CMSG_NXTHDR(&copy, control);
+	uint8_t ttl = ttl_in(control, output), dscp = dscp_in(tos, output),
+		outcome = take_outcome();
 
 	must(flags == MSG_DONTWAIT);
-	check_segments(message, segment_in(CMSG_NXTHDR(&copy, control)));
+	check_segments(message, segment_in(CMSG_NXTHDR(&copy, tos)));
 	if (outcome >= 128) {
 		errno = error_of(outcome);
 		return -1;
 	}
 	for (size_t i = 0; i < message->msg_iovlen; i++)
 		expected__take(expected, output, message->msg_iov[i].iov_base,
-			       (uint32_t)message->msg_iov[i].iov_len, ttl);
+			       (uint32_t)message->msg_iov[i].iov_len, ttl, dscp);
 	return 0;
 }
 
@@ -123,9 +138,13 @@ int __wrap_sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int fl
 		taken = 1 + outcome % count;
 	for (uint32_t i = 0; i < count; i++)
 		must(messages[i].msg_hdr.msg_iovlen == 1);
-	for (uint32_t i = 0; i < taken; i++)
-		expected__take(expected, output, messages[i].msg_hdr.msg_iov->iov_base,
-			       (uint32_t)messages[i].msg_hdr.msg_iov->iov_len,
-			       ttl_in(CMSG_FIRSTHDR(&messages[i].msg_hdr), output));
+	for (uint32_t i = 0; i < taken; i++) {
+		struct msghdr *message = &messages[i].msg_hdr;
+		struct cmsghdr *control = CMSG_FIRSTHDR(message);
+
+		expected__take(expected, output, message->msg_iov->iov_base,
+			       (uint32_t)message->msg_iov->iov_len, ttl_in(control, output),
+			       dscp_in(CMSG_NXTHDR(message, control), output));
+	}
 	return (int)taken;
 }

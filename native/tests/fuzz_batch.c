@@ -93,10 +93,9 @@ int __wrap_clock_gettime(clockid_t clock, struct timespec *now)
 
 /* ---- batches ---- */
 
-static bool is_read(const struct interface *interface)
+static bool is_in_use(const struct interface *interface)
 {
-	return relay->rings[interface->slot].fd >= 0 &&
-	       relay->table->interface_used[interface->slot];
+	return relay->rings[interface->slot].fd >= 0 && is_read(relay, interface->slot);
 }
 
 static void forget(struct interface *interface)
@@ -112,7 +111,7 @@ static void expect_batch(void)
 	for (uint32_t i = 0; i < RINGS; i++) {
 		struct interface *interface = &interfaces[i];
 
-		for (uint32_t n = 0; is_read(interface) && n < interface->count; n++)
+		for (uint32_t n = 0; is_in_use(interface) && n < interface->count; n++)
 			expected__add(&expected, relay->table, interface->slot,
 				      &interface->waiting[n].frame, interface->waiting[n].kept);
 	}
@@ -123,7 +122,7 @@ static void check_batch(const bool was_read[RINGS])
 	expected__check(&expected, relay->shared);
 	must(!relay->arena.used && !relay->transmit.dirty_count);
 	for (uint32_t i = 0; i < OUTPUTS; i++)
-		must(!relay->transmit.senders[i].gathered && !relay->transmit.senders[i].dirty);
+		must(!relay->transmit.lanes[i].gathered && !relay->transmit.lanes[i].dirty);
 	for (uint32_t i = 0; i < RINGS; i++) {
 		if (was_read[i])
 			forget(&interfaces[i]);
@@ -139,7 +138,10 @@ static void run_batch(const struct test_share *share)
 	uint64_t bytes;
 
 	for (uint32_t i = 0; i < RINGS; i++)
-		was_read[i] = is_read(&interfaces[i]);
+		was_read[i] = is_in_use(&interfaces[i]);
+	/* What the guard finds is not worked out here: no batch is long enough for it to find
+	 * anything. */
+	memset(relay->guards, 0, SHARE_MAX_RULES * sizeof(*relay->guards));
 	expect_batch();
 	if (share) {
 		int fd = share__file(share, &bytes);
@@ -385,6 +387,7 @@ static void make_shares(void)
 	shares[1].header.generation = 2;
 	shares[1].header.rules -= 3;
 	shares[1].header.outputs -= 3;
+	shares[1].header.interfaces &= ~(1ull << 63);
 }
 
 static void make_world(void)

@@ -27,7 +27,7 @@ struct share {
 struct parts {
 	struct mcr_share_header header;
 	const struct mcr_rule *rules;
-	const struct mcr_output *outputs;
+	const uint8_t *outputs; /* aligned for no struct */
 	const struct mcr_source *sources;
 };
 
@@ -70,49 +70,70 @@ static struct parts parts_of(const struct share *share)
 
 	memcpy(&parts.header, share->bytes, sizeof(parts.header));
 	parts.rules = (const void *)(share->bytes + sizeof(parts.header));
-	parts.outputs = (const void *)(parts.rules + parts.header.rules);
-	parts.sources = (const void *)(parts.outputs + parts.header.outputs);
+	parts.outputs = (const uint8_t *)(parts.rules + parts.header.rules);
+	parts.sources =
+		(const void *)(parts.outputs + parts.header.outputs * sizeof(struct mcr_output));
 	return parts;
 }
 
 static bool same_key(const struct mcr_rule *one, const struct mcr_rule *other)
 {
 	return one->interface == other->interface && one->port == other->port &&
+	       one->last_port == other->last_port && one->prefix_bits == other->prefix_bits &&
 	       !memcmp(one->group, other->group, 16);
+}
+
+static bool is_range(const struct mcr_rule *rule)
+{
+	return rule->prefix_bits < 128 || rule->port < rule->last_port;
+}
+
+/* Whether a rule is meant for the interface, the group and the first port of another. */
+static bool covers(const struct mcr_rule *rule, const struct mcr_rule *key)
+{
+	if (rule->interface != key->interface || key->port < rule->port ||
+	    key->port > rule->last_port)
+		return false;
+	for (uint32_t bit = 0; bit < rule->prefix_bits; bit++)
+		if ((rule->group[bit / 8] ^ key->group[bit / 8]) & 0x80 >> bit % 8)
+			return false;
+	return true;
 }
 
 static bool allows(const struct parts *parts, const struct mcr_rule *rule, const uint8_t source[16])
 {
 	for (uint32_t i = 0; i < rule->sources; i++)
 		if (!memcmp(&parts->sources[rule->first_source + i], source, 16))
-			return true;
-	return rule->sources == 0;
+			return !rule->excludes;
+	return rule->excludes || rule->sources == 0;
 }
 
 static int find(const struct parts *parts, const struct mcr_rule *key, const uint8_t source[16])
 {
 	int result = -ENOENT;
 
-	for (uint32_t i = 0; i < parts->header.rules; i++) {
-		if (!same_key(&parts->rules[i], key))
-			continue;
-		if (allows(parts, &parts->rules[i], source))
-			return (int)i;
-		result = -EACCES;
-	}
+	/* Single groups first, then ranges in their order. */
+	for (int ranges = 0; ranges <= 1; ranges++)
+		for (uint32_t i = 0; i < parts->header.rules; i++) {
+			if (is_range(&parts->rules[i]) != ranges || !covers(&parts->rules[i], key))
+				continue;
+			if (allows(parts, &parts->rules[i], source))
+				return (int)i;
+			result = -EACCES;
+		}
 	return result;
 }
 
 /* ---- checks ---- */
 
-static bool finds_the_same(const struct mcr_table *table, const struct parts *parts,
+static bool finds_the_same(struct mcr_table *table, const struct parts *parts,
 			   const struct mcr_rule *key, const uint8_t source[16])
 {
 	return mcr_table__find(table, key->interface, key->group, key->port, source) ==
 	       find(parts, key, source);
 }
 
-static void check_rule(const struct mcr_table *table, const struct parts *parts, uint32_t index)
+static void check_rule(struct mcr_table *table, const struct parts *parts, uint32_t index)
 {
 	const struct mcr_rule *rule = mcr_table__rule(table, index);
 	static const uint8_t nobody[16] = { 0xDE, 0xAD };
@@ -140,9 +161,15 @@ static void check_rule(const struct mcr_table *table, const struct parts *parts,
 
 static void check_outputs(const struct parts *parts)
 {
-	for (uint32_t i = 0; i < parts->header.outputs; i++)
-		must(parts->outputs[i].slot < MCR_MAX_OUTPUTS &&
-		     parts->outputs[i].ttl_policy <= MCR_TTL_FIXED);
+	for (uint32_t i = 0; i < parts->header.outputs; i++) {
+		struct mcr_output output;
+
+		memcpy(&output, parts->outputs + i * sizeof(output), sizeof(output));
+		must(output.slot < MCR_MAX_OUTPUTS && output.ttl_policy <= MCR_TTL_FIXED);
+		must(output.dscp_policy <= MCR_DSCP_FIXED && output.engine <= MCR_ENGINE_ETHERNET);
+		must(output.prefix_bits <= 128 &&
+		     (output.link_bytes == 0 || output.link_bytes == 14));
+	}
 }
 
 /* The same rules from last to first, those with one key in their old order. */

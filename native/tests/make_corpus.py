@@ -93,14 +93,40 @@ def source(last: int) -> bytes:
     return bytes(10) + b"\xff\xff" + bytes((10, 0, 0, last))
 
 
-def rule(to: bytes, slot: int, outputs: tuple[int, int], sources: tuple[int, int] = (0, 0)) -> bytes:
-    """Give a rule; *outputs* and *sources* say from where and how many."""
-    return struct.pack("=16sIIHHIIIII", to, slot % 4, slot % 4 + 1, 5001, 0, slot, *outputs, *sources)
+SINGLE = (5001, 128)
+
+
+def rule(
+    to: bytes,
+    slot: int,
+    outputs: tuple[int, int],
+    sources: tuple[int, int] = (0, 0),
+    span: tuple[int, int] = SINGLE,
+) -> bytes:
+    """Give a rule; *outputs* and *sources* say from where and how many, *span* last port and prefix bits."""
+    last_port, prefix_bits = span
+    return struct.pack(
+        "=16sIIHHBBHIIIII",
+        to,
+        slot % 4,
+        slot % 4 + 1,
+        5001,
+        last_port,
+        prefix_bits,
+        0,
+        0,
+        slot,
+        *outputs,
+        *sources,
+    )
 
 
 def output(slot: int, policy: int = 0, ttl: int = 0) -> bytes:
     """Give an output."""
-    return struct.pack("=16sIHBBI", group(200), 2, 6000 + slot, policy, ttl, slot)
+    return struct.pack(
+        "=16sIIQHhBBBBBBBB6sHI",
+        *(group(200), 2, 1500, 0, 6000 + slot, 0, 128, 0, policy, ttl, 0, 0, 0, 0, bytes(6), 0, slot),
+    )
 
 
 def share(rules: list[bytes], outputs: list[bytes], sources: list[bytes]) -> tuple[bytes, bytes]:
@@ -108,7 +134,7 @@ def share(rules: list[bytes], outputs: list[bytes], sources: list[bytes]) -> tup
     body = b"".join(rules + outputs + sources)
     counts = bytes((len(rules), len(outputs), len(sources)))
     return (
-        b"\0" + struct.pack("=IIIIQ", ABI, *counts, 1) + body,
+        b"\0" + struct.pack("=IIIIQQ", ABI, *counts, 1, 15) + body,
         b"\1" + counts + b"\1" + body,
     )
 
@@ -131,6 +157,17 @@ def table() -> Iterator[tuple[str, bytes]]:
         ),
         "many_rules": share(
             [rule(group(n), n, (n, 1)) for n in range(64)], [output(n) for n in range(64)], []
+        ),
+        "ranges": share(
+            [
+                rule(group(9), 0, (0, 1), (0, 1)),
+                rule(group(9), 4, (1, 1), span=(5010, 128)),
+                rule(group(8), 8, (2, 1), (1, 1), (5001, 124)),
+                rule(group(8), 8, (2, 1), span=(5001, 124)),
+                rule(group(0), 12, (3, 1), span=(65535, 96)),
+            ],
+            [output(n) for n in range(4)],
+            [source(n) for n in range(2)],
         ),
         "same_input_twice": share([rule(group(1), 0, (0, 0)), rule(group(1), 4, (0, 0))], [], []),
         "outputs_beyond_the_end": share([rule(group(1), 0, (0, 2))], [output(0)], []),

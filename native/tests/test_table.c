@@ -113,7 +113,8 @@ static uint8_t *write_full_share(size_t *count)
 	rules = (void *)(bytes + sizeof(header));
 	for (uint32_t i = 0; i < MCR_MAX_RULES; i++) {
 		packet__map_v4(rules[i].group, 0xEF010000u + i / 8);
-		rules[i].port = (uint16_t)(5000 + i % 8);
+		rules[i].port = rules[i].last_port = (uint16_t)(5000 + i % 8);
+		rules[i].prefix_bits = 128;
 		rules[i].slot = i;
 	}
 	return bytes;
@@ -167,7 +168,7 @@ static void the_digest_does_not_depend_on_the_order_of_rules(void **state)
 
 static void the_digest_sees_every_change_of_contents(void **state)
 {
-	uint64_t seen[9];
+	uint64_t seen[12];
 	uint32_t count = 0;
 
 	(void)state;
@@ -176,7 +177,13 @@ static void the_digest_sees_every_change_of_contents(void **state)
 	share__add_output(&share, MCR_TTL_KEEP, 0);
 	share__add_source(&share, alice);
 	seen[count++] = digest();
+	share.rules[0].last_port++;
+	seen[count++] = digest();
 	share.rules[0].port++;
+	seen[count++] = digest();
+	share.rules[0].prefix_bits--;
+	seen[count++] = digest();
+	share.rules[0].excludes = 1;
 	seen[count++] = digest();
 	share.rules[0].group[15]++;
 	seen[count++] = digest();
@@ -345,7 +352,8 @@ static void a_refused_share_leaves_nothing_of_the_one_before(void **state)
 	assert_int_equal(load(), 0);
 	share.outputs[0].slot = MCR_MAX_OUTPUTS;
 	check_is_refused();
-	assert_int_equal(table->interface_used[0], 0);
+	assert_int_equal(table->header.interfaces, 0);
+	assert_int_equal(table->range_count, 0);
 	assert_int_equal(table->output_used[0], 0);
 }
 

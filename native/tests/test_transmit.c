@@ -11,11 +11,14 @@
 #include "testing.h"
 
 #define MS 1000000ull
+#define NS_PER_S (1000 * MS)
 #define SLOT 7
 #define MOST_BYTES 65535
 
 static struct mcr_transmit transmit;
+static struct mcr_shared *shared;
 static struct mcr_output_counters *counters;
+static struct mcr_output output;
 static struct network_message message;
 static uint8_t payloads[128][MOST_BYTES];
 static int receiver;
@@ -35,9 +38,11 @@ static int make_output(void **state)
 {
 	(void)state;
 	memset(&transmit, 0, sizeof(transmit));
-	counters = calloc(MCR_MAX_OUTPUTS, sizeof(*counters));
-	must(counters != NULL);
-	must(!mcr_transmit__init(&transmit, counters));
+	shared = calloc(1, sizeof(*shared));
+	must(shared != NULL);
+	counters = shared->outputs;
+	output = (struct mcr_output){ .slot = SLOT, .ttl_policy = MCR_TTL_KEEP };
+	must(!mcr_transmit__init(&transmit, shared));
 	transmit.now_ns = 1;
 	attach(4);
 	return 0;
@@ -48,7 +53,7 @@ static int free_output(void **state)
 	(void)state;
 	mcr_transmit__free(&transmit);
 	close(receiver);
-	free(counters);
+	free(shared);
 	if (is_private)
 		network__set_loopback(true, 65536);
 	return 0;
@@ -60,18 +65,25 @@ static void want_private_network(void)
 		skip();
 }
 
+static void add_to(const struct mcr_output *to, uint8_t ttl, const uint8_t *payload, uint32_t bytes)
+{
+	struct mcr_datagram datagram = { .ttl = ttl, .payload = payload, .payload_bytes = bytes };
+
+	mcr_transmit__add(&transmit, to, &datagram, 0);
+}
+
 static void add(uint8_t number, uint8_t ttl, uint32_t bytes)
 {
 	memset(payloads[number], number, bytes);
-	mcr_transmit__add(&transmit, SLOT, ttl, payloads[number], bytes);
+	add_to(&output, ttl, payloads[number], bytes);
 }
 
 static void flush(void)
 {
 	mcr_transmit__flush(&transmit);
 	assert_int_equal(transmit.dirty_count, 0);
-	assert_int_equal(transmit.senders[SLOT].gathered, 0);
-	assert_false(transmit.senders[SLOT].dirty);
+	assert_int_equal(transmit.lanes[SLOT].gathered, 0);
+	assert_false(transmit.lanes[SLOT].dirty);
 }
 
 /* The next message holds the payloads of these numbers, each of these lengths. */
@@ -208,11 +220,11 @@ static void a_message_has_65507_bytes_at_most(void **state)
 	check_all_sent(47, 47 * 1400);
 	add(0, 1, 40000);
 	add(1, 1, 25507);
-	assert_int_equal(transmit.senders[SLOT].gathered, 2);
+	assert_int_equal(transmit.lanes[SLOT].gathered, 2);
 	flush();
 	add(0, 1, 40000);
 	add(1, 1, 25508);
-	assert_int_equal(transmit.senders[SLOT].gathered, 1);
+	assert_int_equal(transmit.lanes[SLOT].gathered, 1);
 	flush();
 	/* The kernel takes messages of that length apart again on their way. */
 	check_message(0, 1, 0, 40000);
@@ -468,19 +480,110 @@ static void what_cannot_send_at_all_is_left_alone(void **state)
 	assert_int_equal(transmit.senders[SLOT].backoff_ns, 10 * MS);
 }
 
+/* ---- policies ---- */
+
+static void each_ttl_policy_sends_what_it_says(void **state)
+{
+	static const struct {
+		struct mcr_output output;
+		uint8_t arrived, guarded, leaves;
+	} cases[] = {
+		{ { .slot = SLOT, .ttl_policy = MCR_TTL_AUTO }, 64, 0, 63 },
+		{ { .slot = SLOT, .ttl_policy = MCR_TTL_AUTO }, 2, 0, 1 },
+		{ { .slot = SLOT, .ttl_policy = MCR_TTL_AUTO }, 1, 0, 1 },
+		{ { .slot = SLOT, .ttl_policy = MCR_TTL_AUTO }, 0, 0, 1 },
+		{ { .slot = SLOT, .ttl_policy = MCR_TTL_AUTO }, 2, 1, 1 },
+		{ { .slot = SLOT, .ttl_policy = MCR_TTL_AUTO }, 1, 1, 0 },
+		{ { .slot = SLOT, .ttl_policy = MCR_TTL_AUTO }, 0, 1, 0 },
+		{ { .slot = SLOT, .ttl_policy = MCR_TTL_KEEP }, 255, 0, 255 },
+		{ { .slot = SLOT, .ttl_policy = MCR_TTL_KEEP }, 1, 1, 1 },
+		{ { .slot = SLOT, .ttl_policy = MCR_TTL_KEEP }, 0, 0, 0 },
+		{ { .slot = SLOT, .ttl_policy = MCR_TTL_DECREMENT }, 255, 0, 254 },
+		{ { .slot = SLOT, .ttl_policy = MCR_TTL_DECREMENT }, 1, 0, 0 },
+		{ { .slot = SLOT, .ttl_policy = MCR_TTL_DECREMENT }, 0, 0, 0 },
+		{ { .slot = SLOT, .ttl_policy = MCR_TTL_FIXED, .ttl = 8 }, 1, 1, 8 },
+	};
+	uint64_t dropped = 0;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		const struct mcr_datagram datagram = { .ttl = cases[i].arrived,
+						       .guarded = cases[i].guarded,
+						       .payload = payloads[0],
+						       .payload_bytes = 10 };
+
+		mcr_transmit__add(&transmit, &cases[i].output, &datagram, 0);
+		flush();
+		dropped += !cases[i].leaves;
+		assert_int_equal(counters[SLOT].not_sent[MCR_NOT_SENT_TTL], dropped);
+		if (!cases[i].leaves)
+			continue;
+		network__receive(receiver, &message);
+		assert_int_equal(message.ttl, cases[i].leaves);
+	}
+}
+
+/* 100 datagrams a second: one every 10 ms, and one of them ahead of time. */
+static void a_rate_limit_drops_the_surplus_and_lets_through_what_it_says(void **state)
+{
+	(void)state;
+	output.rate = 100;
+	for (uint32_t ms = 0; ms < 1000; ms++) {
+		transmit.now_ns = NS_PER_S + ms * MS;
+		add(0, 1, 10);
+	}
+	flush();
+	assert_in_range(counters[SLOT].sent, 100, 102);
+	check_counters(counters[SLOT].sent, 10 * counters[SLOT].sent, MCR_NOT_SENT_RATE,
+		       1000 - counters[SLOT].sent);
+}
+
+/* 100 bytes of payload are 1,024 bits of IPv4 packet. */
+static void a_rate_limit_in_bits_counts_whole_packets(void **state)
+{
+	(void)state;
+	output.rate = 100 * 1024;
+	output.rate_in_bits = 1;
+	for (uint32_t ms = 0; ms < 1000; ms++) {
+		transmit.now_ns = NS_PER_S + ms * MS;
+		add(0, 1, 100);
+	}
+	flush();
+	assert_in_range(counters[SLOT].sent, 100, 102);
+}
+
+static void what_was_not_used_of_a_rate_is_not_saved_up(void **state)
+{
+	(void)state;
+	output.rate = 1000;
+	transmit.now_ns = 3600 * NS_PER_S;
+	for (uint32_t i = 0; i < 1000; i++)
+		add(0, 1, 10);
+	flush();
+	/* As many as the burst of 10 ms, and the one that fills it. */
+	assert_int_equal(counters[SLOT].sent, 11);
+}
+
 /* ---- many outputs ---- */
 
 static void all_outputs_may_be_used_in_one_batch(void **state)
 {
+	struct mcr_output *outputs = calloc(MCR_MAX_OUTPUTS, sizeof(*outputs));
+
 	(void)state;
+	must(outputs != NULL);
 	for (uint32_t round = 0; round < 3; round++)
-		for (uint32_t slot = 0; slot < MCR_MAX_OUTPUTS; slot++)
+		for (uint32_t slot = 0; slot < MCR_MAX_OUTPUTS; slot++) {
+			outputs[slot].slot = slot;
 			if (slot != SLOT)
-				mcr_transmit__add(&transmit, slot, 1, payloads[0], 10 * round);
-	assert_int_equal(transmit.dirty_count, MCR_MAX_OUTPUTS - 1);
+				add_to(&outputs[slot], 1, payloads[0], 10 * round);
+		}
+	/* Outputs share lanes, and what another one has in it leaves first. */
+	assert_int_equal(transmit.dirty_count, MCR_LANES);
 	add(0, 1, 100);
-	assert_int_equal(transmit.dirty_count, MCR_MAX_OUTPUTS);
+	assert_int_equal(transmit.dirty_count, MCR_LANES);
 	flush();
+	free(outputs);
 	check_message(0, 1, 0, 100);
 	for (uint32_t slot = 0; slot < MCR_MAX_OUTPUTS; slot++)
 		assert_int_equal(counters[slot].sent +
@@ -490,10 +593,12 @@ static void all_outputs_may_be_used_in_one_batch(void **state)
 
 static void one_output_does_not_hold_another_up(void **state)
 {
+	const struct mcr_output before = { .slot = SLOT - 1 }, after = { .slot = SLOT + 1 };
+
 	(void)state;
-	mcr_transmit__add(&transmit, SLOT - 1, 1, payloads[0], 10);
+	add_to(&before, 1, payloads[0], 10);
 	add(1, 1, 100);
-	mcr_transmit__add(&transmit, SLOT + 1, 1, payloads[0], 10);
+	add_to(&after, 1, payloads[0], 10);
 	flush();
 	check_message(1, 1, 0, 100);
 	check_all_sent(1, 100);
@@ -526,6 +631,10 @@ int main(void)
 		OUTPUT_TEST(a_new_socket_is_tried_at_once),
 		OUTPUT_TEST(a_full_queue_costs_only_what_does_not_fit),
 		OUTPUT_TEST(what_cannot_send_at_all_is_left_alone),
+		OUTPUT_TEST(each_ttl_policy_sends_what_it_says),
+		OUTPUT_TEST(a_rate_limit_drops_the_surplus_and_lets_through_what_it_says),
+		OUTPUT_TEST(a_rate_limit_in_bits_counts_whole_packets),
+		OUTPUT_TEST(what_was_not_used_of_a_rate_is_not_saved_up),
 		OUTPUT_TEST(all_outputs_may_be_used_in_one_batch),
 		OUTPUT_TEST(one_output_does_not_hold_another_up),
 	};

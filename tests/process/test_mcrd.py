@@ -474,7 +474,7 @@ LIES = {
     "garbage": "end.send(b'garbage')",
     "nothing": "end.send(b'')",
     "too much": "end.send(b'x' * 70000)",
-    "another's message": "end.send(encode(Hello(0, 0)))",
+    "another's message": "end.send(encode(Hello(0, 0, 0, False)))",
     "no proof": "end.send(encode(Ready({})))",
     "root's proof": "end.send(encode(Ready(expected_proof(SUPERVISOR))))",
     "a proof of another form": "end.send(encode(Ready(5)))",
@@ -482,6 +482,7 @@ LIES = {
     "numbers of another form": "end.send(encode(Installed('x', None)))",
     "ready twice": "[end.send(encode(Ready(expected_proof(WORKER)))) for _ in range(2)]",
     "many descriptors": "socket.send_fds(end, [encode(Ready({}))], [0] * 100)",
+    "a loop of nobody": "end.send(pack({'kind': 'loop', 'rule': 0, 'group': b'', 'source': b''}))",
     "a flood": "[end.send(encode(Installed(7, 7))) for _ in range(10000)]",
 }
 
@@ -500,6 +501,7 @@ LIAR = """
 import os, socket, sys
 from mcr.runtime.confine import expected_proof
 from mcr.runtime.roles import SUPERVISOR, WORKER
+from mcr.wire.codec import pack
 from mcr.wire.worker import Hello, Installed, Ready, decode, encode
 number = int(sys.argv[1])
 end = socket.socket(fileno=number)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 MASK = 0xFFFFFFFF
 NETWORK, PROTOCOL = -0x100000, -0x1000  # SKF_NET_OFF; SKF_AD_OFF + SKF_AD_PROTOCOL
+VLAN_TAG_PRESENT = -0x1000 + 48  # SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT
 
 LD, LDX, ST, STX, ALU, JMP, RET, MISC = range(8)  # BPF_CLASS
 IMMEDIATE, ABSOLUTE, INDIRECT, MEMORY, LENGTH, HEADER = 0x00, 0x20, 0x40, 0x60, 0x80, 0xA0  # BPF_MODE
@@ -58,15 +59,16 @@ def check(program: Sequence[Instruction]) -> None:
     assert program[-1][0] & 7 == RET
 
 
-def run(program: Sequence[Instruction], protocol: int, packet: bytes) -> int:
+def run(program: Sequence[Instruction], protocol: int, packet: bytes, *, tagged: bool = False) -> int:
     """Give what *program* returns for *packet*, which begins with its IP header, of EtherType *protocol*."""
-    return Machine(protocol, packet).run(program)
+    return Machine(protocol, packet, tagged=tagged).run(program)
 
 
 class Machine:
     """Registers and scratch memory for one packet."""
 
-    def __init__(self, protocol: int, packet: bytes) -> None:
+    def __init__(self, protocol: int, packet: bytes, *, tagged: bool) -> None:
+        self._tagged = tagged
         self._protocol = protocol
         self._packet = packet
         self._a = self._x = 0
@@ -128,6 +130,8 @@ class Machine:
         if mode == INDIRECT:
             return self._load(offset + self._x, size)
         assert mode == ABSOLUTE
+        if offset == VLAN_TAG_PRESENT:
+            return int(self._tagged)
         return self._protocol if offset == PROTOCOL else self._load(offset, size)
 
     def _load(self, offset: int, size: int) -> int:

@@ -298,7 +298,17 @@ def changed_rule(**fields: int) -> bytes:
 def changed_output(**fields: int) -> bytes:
     names = [
         *("address", "ifindex", "mtu", "rate", "port", "port_offset", "prefix_bits", "rate_in_bits"),
-        *("ttl_policy", "ttl", "dscp_policy", "dscp", "engine", "link_bytes", "link_source", "reserved", "slot"),
+        *(
+            "ttl_policy",
+            "ttl",
+            "dscp_policy",
+            "dscp",
+            "engine",
+            "link_bytes",
+            "link_source",
+            "reserved",
+            "slot",
+        ),
     ]
     values = dict(zip(names, OUTPUT.unpack_from(WHOLE, _OUTPUTS_AT), strict=True)) | fields
     return WHOLE[:_OUTPUTS_AT] + OUTPUT.pack(*values.values()) + WHOLE[_OUTPUTS_AT + OUTPUT.size :]

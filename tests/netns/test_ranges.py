@@ -92,8 +92,7 @@ def test_the_most_specific_rule_gets_the_datagram(line: Line, tmp_path: Path) ->
     }
     with Daemon(line.relay, tmp_path, {"rules": rules}) as daemon, ExitStack() as stack:
         listeners = {
-            port: stack.enter_context(Listener(line.sink, f"239.2.2.2%b0:{port}"))
-            for port in inputs.values()
+            port: stack.enter_context(Listener(line.sink, f"239.2.2.2%b0:{port}")) for port in inputs.values()
         }
         for (to, source), port in sent.items():
             with Outlet(line.source, to, bind_to=source) as outlet:

@@ -252,7 +252,13 @@ def test_hello_without_counters_ends_a_worker(worker: Worker) -> None:
 
 @pytest.mark.parametrize(
     "message",
-    [wire.Ring(64, 2048, 16), wire.Ring(0, 0, 16), wire.Ring(0, 2048, 0), wire.Outputs([32768], [4]), wire.Watch(64)],
+    [
+        wire.Ring(64, 2048, 16),
+        wire.Ring(0, 0, 16),
+        wire.Ring(0, 2048, 0),
+        wire.Outputs([32768], [4]),
+        wire.Watch(64),
+    ],
 )
 def test_a_slot_or_shape_out_of_range_ends_a_worker(
     worker: Worker, counters: CounterFile, message: wire.ToWorker

@@ -89,9 +89,7 @@ class FakeSockets:
         assert found.is_open, f"{found} is handed over closed"
         return found
 
-    def open_rings(
-        self, link: Link, workers: int, _shape: RingShape, steering: Steering
-    ) -> Sequence[Ring]:
+    def open_rings(self, link: Link, workers: int, _shape: RingShape, steering: Steering) -> Sequence[Ring]:
         assert all(ring.link.index != link.index for ring in self.rings), f"{link.name} is opened twice"
         self._ask(f"ring {link.name}")
         first = len(self.opened)

@@ -138,7 +138,10 @@ ADD = ["rule", "add", "--from", IN, "--to", OUT]
                 "to": [
                     {
                         "to": "239.9.0.0/24%eth1:+1000",
-                        **{"ttl": "keep", "dscp": 46, "source": "keep", "rate": "20Mbit"},
+                        "ttl": "keep",
+                        "dscp": 46,
+                        "source": "keep",
+                        "rate": "20Mbit",
                     }
                 ],
             },
@@ -178,7 +181,10 @@ def test_every_method_has_a_command(client: type[FakeClient]) -> None:
         (["rule", "add", "--from", IN, "--to", "239.2.2.2:6000"], "without an interface"),
         (["rule", "add", "--from", "1.2.3.4:5", "--to", OUT], "got an input without an interface"),
         (["rule", "add", "a/b", "--from", IN, "--to", OUT], "got name 'a/b', expected 1 to 64 letters"),
-        (["rule", "add", "--from", IN, "--to", f"{OUT},ttl=0"], "got ttl '0', expected auto, keep, decrement or 1 to 255"),
+        (
+            ["rule", "add", "--from", IN, "--to", f"{OUT},ttl=0"],
+            "got ttl '0', expected auto, keep, decrement or 1 to 255",
+        ),
         ([*ADD, "--source", "x"], "got address 'x', expected an IPv4 or IPv6 address"),
         (["rule", "add", "--from", "224.0.0.1%a:1", "--to", OUT], "got a link-local group"),
     ],

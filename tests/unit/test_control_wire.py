@@ -160,7 +160,11 @@ def test_good_parameters_pass(method: str, params: dict[str, object]) -> None:
         ("rule.del", {"rule": 5}, "rule.del.rule: got 5, expected the name or id of a rule"),
         ("rule.del", {"rule": ""}, "rule.del.rule: got '', expected the name or id of a rule"),
         ("rule.add", {**ADD, "to": "x"}, "rule.add.to: got 'x', expected a list of at most 256"),
-        ("rule.add", {**ADD, "to": ["x"]}, "rule.add.to[0]: got 'x', expected a map with to, ttl, dscp, source, rate"),
+        (
+            "rule.add",
+            {**ADD, "to": ["x"]},
+            "rule.add.to[0]: got 'x', expected a map with to, ttl, dscp, source, rate",
+        ),
         (
             "rule.add",
             {**ADD, "to": [{"to": "x", "ttl": 0}]},
@@ -228,7 +232,12 @@ def test_every_method_is_in_the_protocols_document() -> None:
 
 
 def test_only_methods_that_change_something_say_so() -> None:
-    assert {name for name, method in METHODS.items() if method.changes} == {"rule.add", "rule.del", "trace.on", "trace.off"}
+    assert {name for name, method in METHODS.items() if method.changes} == {
+        "rule.add",
+        "rule.del",
+        "trace.on",
+        "trace.off",
+    }
 
 
 @given(

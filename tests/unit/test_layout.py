@@ -212,7 +212,9 @@ def test_an_open_interface_keeps_its_steering_when_its_queues_change() -> None:
     one = rule("239.1.1.1%in:5001")
     wanted, wide = ruleset([one]), link("in", IN.index, receive_queues=8)
     opened = {IN.index: InterfacePlan(IN, Steering.HASH, "as it was")}
-    layout = plan(wanted, links(wide, OUT), book_of(wanted), OPEN, Wishes(2, Steering.AUTO), opened)
+    layout = plan(
+        wanted, links(wide, OUT), book_of(wanted), OPEN, replace(WISHES, steering=Steering.AUTO), opened
+    )
 
     assert layout.interfaces["in"] == InterfacePlan(wide, Steering.HASH, "as it was")
     assert sorted(len(share.rules) for share in layout.shares) == [0, 1]

@@ -20,10 +20,13 @@ struct mcr_rule *share__add_rule(struct test_share *share, uint32_t interface,
 	*rule = (struct mcr_rule){ .interface = interface,
 				   .ifindex = interface + 1,
 				   .port = port,
+				   .last_port = port,
+				   .prefix_bits = 128,
 				   .slot = share->header.rules++,
 				   .first_output = share->header.outputs,
 				   .first_source = share->header.sources };
 	memcpy(rule->group, group, 16);
+	share->header.interfaces |= 1ull << interface;
 	return rule;
 }
 
@@ -35,6 +38,8 @@ struct mcr_output *share__add_output(struct test_share *share, enum mcr_ttl_poli
 	must(share->header.outputs < SHARE_MAX_OUTPUTS);
 	*output = (struct mcr_output){ .address = { [15] = 1 },
 				       .port = (uint16_t)(6000 + share->header.outputs),
+				       .prefix_bits = 128,
+				       .mtu = 1500,
 				       .ttl_policy = (uint8_t)policy,
 				       .ttl = ttl,
 				       .slot = share->header.outputs++ };

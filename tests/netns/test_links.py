@@ -1,4 +1,4 @@
-"""Interfaces that are no plain Ethernet of 1,500 bytes: jumbo frames, VLANs, tun devices; and what is refused."""
+"""Interfaces that are no plain Ethernet of 1,500 bytes: jumbo frames, VLANs, tun devices."""
 
 import fcntl
 import os

@@ -59,7 +59,7 @@ class Listener:
             self.socket.setsockopt(level, option, 1)
         index = host.index_of(str(parsed[0].interface))
         self.socket.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, index)
-        self.socket.bind(("::" if self._ipv6 else "0.0.0.0", self._port))
+        self.socket.bind(("::" if self._ipv6 else "", self._port))
         with host.entered():
             for one in parsed:
                 self.socket.setsockopt(level, MCAST_JOIN_GROUP, _group_request(one, index))

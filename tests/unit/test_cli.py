@@ -130,8 +130,10 @@ ADD = ["rule", "add", "--from", IN, "--to", OUT]
         (["trace", "show"], "trace.show", {}),
         (["unmatched", "list"], "unmatched.list", {}),
         (
-            ["rule", "add", "--from", "239.1.0.0/24%eth0:5000-5010", "--exclude", "10.0.0.9"]
-            + ["--to", "239.9.0.0/24%eth1:+1000,ttl=keep,dscp=ef,source=keep,rate=20Mbit"],
+            [
+                *("rule", "add", "--from", "239.1.0.0/24%eth0:5000-5010", "--exclude", "10.0.0.9"),
+                *("--to", "239.9.0.0/24%eth1:+1000,ttl=keep,dscp=ef,source=keep,rate=20Mbit"),
+            ],
             "rule.add",
             {
                 "from": "!10.0.0.9@239.1.0.0/24%eth0:5000-5010",

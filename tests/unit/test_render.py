@@ -36,7 +36,8 @@ def test_a_rule_is_shown_with_all_its_facts() -> None:
         "  link-local  refused",
         "  from        239.1.1.1%eth0:5001",
         "  to          239.2.2.2%eth1:6000  ttl auto  dscp keep  source interface  active",
-        "  to          192.0.2.7%eth2:6000  ttl 8  dscp keep  source interface     pending: no interface eth2",
+        "  to          192.0.2.7%eth2:6000  ttl 8  dscp keep  source interface     "
+        "pending: no interface eth2",
     )
 
 

@@ -255,15 +255,22 @@ int mcr_relay__attach_watch(struct mcr_relay *relay, uint32_t slot, int fd)
 	return 0;
 }
 
+/* Counters are being changed, or no longer.  An empty batch changes none: a worker that never
+ * sleeps would leave no time to read them. */
+static void toggle_sequence(struct mcr_shared *shared)
+{
+	__atomic_store_n(&shared->sequence, shared->sequence + 1, __ATOMIC_SEQ_CST);
+}
+
 static void look_at_unmatched(struct mcr_relay *relay)
 {
 	struct mcr_shared *shared = relay->shared;
 
-	__atomic_store_n(&shared->sequence, shared->sequence + 1, __ATOMIC_SEQ_CST);
+	toggle_sequence(shared);
 	for (uint32_t slot = 0; slot < MCR_MAX_INTERFACES; slot++)
 		if (relay->watches[slot] >= 0)
 			mcr_watch__look(&shared->unmatched, relay->watches[slot], slot);
-	__atomic_store_n(&shared->sequence, shared->sequence + 1, __ATOMIC_SEQ_CST);
+	toggle_sequence(shared);
 }
 
 static void beat(struct mcr_relay *relay, uint64_t now)
@@ -372,6 +379,8 @@ static void read_ring(struct mcr_relay *relay, uint32_t slot, struct batch *batc
 	uint32_t frames = 0;
 
 	while (frames < BATCH_FRAMES && mcr_ring__read(ring, &relay->arena, &frame)) {
+		if (!batch->frames && !frames)
+			toggle_sequence(relay->shared);
 		batch->datagrams += relay_frame(relay, slot, &frame);
 		frames++;
 	}
@@ -420,7 +429,6 @@ static struct batch relay_batch(struct mcr_relay *relay, uint64_t now)
 	struct mcr_shared *shared = relay->shared;
 	struct batch batch = { 0 };
 
-	__atomic_store_n(&shared->sequence, shared->sequence + 1, __ATOMIC_SEQ_CST);
 	relay->transmit.now_ns = now;
 	for (uint32_t i = 0; i < relay->rings_in_use; i++)
 		read_ring(relay, relay->ring_slots[(relay->turn + i) % relay->rings_in_use],
@@ -428,7 +436,8 @@ static struct batch relay_batch(struct mcr_relay *relay, uint64_t now)
 	relay->turn++;
 	mcr_transmit__flush(&relay->transmit);
 	measure_latency(relay);
-	__atomic_store_n(&shared->sequence, shared->sequence + 1, __ATOMIC_SEQ_CST);
+	if (batch.frames)
+		toggle_sequence(shared);
 	for (uint32_t i = 0; i < relay->rings_in_use; i++)
 		mcr_ring__release(&relay->rings[relay->ring_slots[i]]);
 	relay->arena.used = 0;

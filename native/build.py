@@ -18,7 +18,6 @@ WARNINGS = (
     "-std=gnu11",
     "-Wall",
     "-Wextra",
-    "-Werror",
     "-Wno-unused-function",
     "-Wno-missing-field-initializers",
 )

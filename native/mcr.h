@@ -144,7 +144,7 @@ struct mcr_shared {
 	uint64_t sequence;     /* odd while counters are being changed */
 	uint64_t heartbeat_ns; /* CLOCK_MONOTONIC */
 	uint64_t generation;   /* of the installed share */
-	uint64_t digest;       /* of the installed table, computed anew with every heartbeat */
+	uint64_t digest;       /* of the installed table, computed anew every second */
 	uint64_t batches;
 	uint64_t sleeps; /* waits on purpose, to let a batch gather */
 	uint64_t polls;	 /* waits for the next packet */

@@ -84,7 +84,8 @@ class Supervisor:
             async with self._progress:
                 self._progress.notify_all()
             try:
-                await asyncio.wait_for(self._wake.wait(), self._patience_s())
+                async with asyncio.timeout(self._patience_s()):
+                    await self._wake.wait()
             except TimeoutError:
                 self._links_changed = True
             self._wake.clear()

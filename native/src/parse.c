@@ -68,6 +68,10 @@ static int parse_ipv4(const struct mcr_packet *packet, struct mcr_datagram *data
 	total_bytes = read16(ip + 2);
 	if (ip[0] >> 4 != 4 || header_bytes < IPV4_HEADER_BYTES || total_bytes < header_bytes)
 		return REASON(MALFORMED);
+	/* What is wrong in the header may be the destination (RFC 1812 section 5.2.2). */
+	if (packet->bytes >= header_bytes &&
+	    mcr_checksum__fold(mcr_checksum__add(0, ip, header_bytes)) != 0xFFFF)
+		return REASON(CHECKSUM);
 	if (ip[9] != IPPROTO_UDP)
 		return REASON(NOT_UDP);
 	if (read16(ip + 6) & IPV4_MORE_FRAGMENTS_OR_OFFSET)

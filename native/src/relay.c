@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -31,6 +32,8 @@ static_assert(sizeof(struct mcr_output_counters) == 8 * (2 + MCR_NOT_SENT_REASON
 #define RATE_WINDOW_NS 2000000ull
 #define CONTROL_NS 1000000ull
 #define HEARTBEAT_NS 100000000ull
+/* The digest of 8,192 rules takes 2 ms: too much for every heartbeat. */
+#define DIGEST_NS 1000000000ull
 #define NS_PER_S 1000000000ull
 
 struct pace {
@@ -62,6 +65,7 @@ struct mcr_relay {
 	uint32_t stamp_count;
 	uint64_t next_control_ns;
 	uint64_t next_heartbeat_ns;
+	uint64_t next_digest_ns;
 	struct mcr_ring rings[MCR_MAX_INTERFACES];
 	int watches[MCR_MAX_INTERFACES];	     /* -1: none */
 	struct pollfd waits[1 + MCR_MAX_INTERFACES]; /* control, then the rings in use */
@@ -251,22 +255,32 @@ int mcr_relay__attach_watch(struct mcr_relay *relay, uint32_t slot, int fd)
 	return 0;
 }
 
+/* Counters are being changed, or no longer.  An empty batch changes none: a worker that never
+ * sleeps would leave no time to read them. */
+static void toggle_sequence(struct mcr_shared *shared)
+{
+	__atomic_store_n(&shared->sequence, shared->sequence + 1, __ATOMIC_SEQ_CST);
+}
+
 static void look_at_unmatched(struct mcr_relay *relay)
 {
 	struct mcr_shared *shared = relay->shared;
 
-	__atomic_store_n(&shared->sequence, shared->sequence + 1, __ATOMIC_SEQ_CST);
+	toggle_sequence(shared);
 	for (uint32_t slot = 0; slot < MCR_MAX_INTERFACES; slot++)
 		if (relay->watches[slot] >= 0)
 			mcr_watch__look(&shared->unmatched, relay->watches[slot], slot);
-	__atomic_store_n(&shared->sequence, shared->sequence + 1, __ATOMIC_SEQ_CST);
+	toggle_sequence(shared);
 }
 
 static void beat(struct mcr_relay *relay, uint64_t now)
 {
 	struct mcr_shared *shared = relay->shared;
 
-	shared->digest = mcr_table__digest(relay->table);
+	if (now >= relay->next_digest_ns) {
+		shared->digest = mcr_table__digest(relay->table);
+		relay->next_digest_ns = now + DIGEST_NS;
+	}
 	shared->generation = relay->table->header.generation;
 	__atomic_store_n(&shared->heartbeat_ns, now, __ATOMIC_RELEASE);
 	relay->next_heartbeat_ns = now + HEARTBEAT_NS;
@@ -365,6 +379,8 @@ static void read_ring(struct mcr_relay *relay, uint32_t slot, struct batch *batc
 	uint32_t frames = 0;
 
 	while (frames < BATCH_FRAMES && mcr_ring__read(ring, &relay->arena, &frame)) {
+		if (!batch->frames && !frames)
+			toggle_sequence(relay->shared);
 		batch->datagrams += relay_frame(relay, slot, &frame);
 		frames++;
 	}
@@ -413,7 +429,6 @@ static struct batch relay_batch(struct mcr_relay *relay, uint64_t now)
 	struct mcr_shared *shared = relay->shared;
 	struct batch batch = { 0 };
 
-	__atomic_store_n(&shared->sequence, shared->sequence + 1, __ATOMIC_SEQ_CST);
 	relay->transmit.now_ns = now;
 	for (uint32_t i = 0; i < relay->rings_in_use; i++)
 		read_ring(relay, relay->ring_slots[(relay->turn + i) % relay->rings_in_use],
@@ -421,7 +436,8 @@ static struct batch relay_batch(struct mcr_relay *relay, uint64_t now)
 	relay->turn++;
 	mcr_transmit__flush(&relay->transmit);
 	measure_latency(relay);
-	__atomic_store_n(&shared->sequence, shared->sequence + 1, __ATOMIC_SEQ_CST);
+	if (batch.frames)
+		toggle_sequence(shared);
 	for (uint32_t i = 0; i < relay->rings_in_use; i++)
 		mcr_ring__release(&relay->rings[relay->ring_slots[i]]);
 	relay->arena.used = 0;
@@ -431,9 +447,12 @@ static struct batch relay_batch(struct mcr_relay *relay, uint64_t now)
 
 int mcr_relay__install(struct mcr_relay *relay, int share_fd, uint64_t bytes)
 {
-	uint8_t *share = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, share_fd, 0);
+	struct stat file;
+	uint8_t *share = fstat(share_fd, &file) || (uint64_t)file.st_size < bytes ?
+				 MAP_FAILED :
+				 mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, share_fd, 0);
 	struct mcr_table *previous = relay->table;
-	int error = share == MAP_FAILED ? -errno : mcr_table__load(relay->spare, share, bytes);
+	int error = share == MAP_FAILED ? -EINVAL : mcr_table__load(relay->spare, share, bytes);
 
 	close(share_fd);
 	if (share != MAP_FAILED)
@@ -448,6 +467,7 @@ int mcr_relay__install(struct mcr_relay *relay, int share_fd, uint64_t bytes)
 	relay->spare = previous;
 	settle(relay);
 	close_unused(relay);
+	relay->next_digest_ns = 0;
 	beat(relay, now_ns());
 	return 0;
 }

@@ -123,8 +123,9 @@ static int index_rule(struct mcr_table *table, uint32_t index)
 	const struct mcr_rule *rule = &table->rules[index];
 	uint32_t bucket;
 
-	if (!rule_is_sound(&table->header, rule))
+	if (!rule_is_sound(&table->header, rule) || table->rule_used[rule->slot])
 		return -EINVAL;
+	table->rule_used[rule->slot] = 1;
 	if (index > 0 && same_key(rule, rule - 1) && !rule[-1].sources)
 		return -EINVAL;
 	if (is_range(rule)) {
@@ -142,11 +143,18 @@ static int index_rule(struct mcr_table *table, uint32_t index)
 
 static int index_share(struct mcr_table *table)
 {
-	for (uint32_t i = 0; i < table->header.rules; i++)
-		if (index_rule(table, i))
+	uint32_t outputs = 0;
+
+	/* Two that counted in one place, or one output of two rules, would break the sums of both.
+	 */
+	for (uint32_t i = 0; i < table->header.rules; i++) {
+		if (index_rule(table, i) || table->rules[i].first_output != outputs)
 			return -EINVAL;
+		outputs += table->rules[i].outputs;
+	}
 	for (uint32_t i = 0; i < table->header.outputs; i++) {
-		if (!output_is_sound(&table->outputs[i]))
+		if (!output_is_sound(&table->outputs[i]) ||
+		    table->output_used[table->outputs[i].slot])
 			return -EINVAL;
 		table->output_used[table->outputs[i].slot] = 1;
 	}
@@ -160,6 +168,7 @@ static void clear(struct mcr_table *table)
 	if (table->range_count)
 		memset(table->cache, 0, sizeof(table->cache));
 	table->range_count = 0;
+	memset(table->rule_used, 0, sizeof(table->rule_used));
 	memset(table->output_used, 0, sizeof(table->output_used));
 }
 

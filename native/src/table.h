@@ -31,5 +31,6 @@ struct mcr_table {
 	uint32_t range_count;
 	struct mcr_found cache[MCR_TABLE_CACHE];
 	/* Slots in use, so that what is no longer named can be closed. */
+	uint8_t rule_used[MCR_MAX_RULES];
 	uint8_t output_used[MCR_MAX_OUTPUTS];
 };

@@ -20,13 +20,11 @@ int mcr_transmit__init(struct mcr_transmit *transmit, struct mcr_shared *shared)
 	/* A lane takes memory only once it is used. */
 	transmit->lanes = calloc(MCR_LANES, sizeof(struct mcr_lane));
 	transmit->dirty = calloc(MCR_LANES, sizeof(uint32_t));
-	if (!transmit->senders || !transmit->lanes || !transmit->dirty)
-		return -ENOMEM;
-	for (uint32_t slot = 0; slot < MCR_MAX_OUTPUTS; slot++) {
+	for (uint32_t slot = 0; transmit->senders && slot < MCR_MAX_OUTPUTS; slot++) {
 		transmit->senders[slot].fd = -1;
 		transmit->senders[slot].counters = &shared->outputs[slot];
 	}
-	return 0;
+	return transmit->senders && transmit->lanes && transmit->dirty ? 0 : -ENOMEM;
 }
 
 void mcr_transmit__free(struct mcr_transmit *transmit)

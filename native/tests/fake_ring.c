@@ -120,6 +120,8 @@ bool fake_ring__receive(struct fake_ring *ring, const struct fake_frame *frame)
 		}
 	}
 	header->tp_snaplen = kept;
+	header->tp_sec = (uint32_t)(frame->received_ns / 1000000000);
+	header->tp_nsec = (uint32_t)(frame->received_ns % 1000000000);
 	memset(header->tp_padding, 0, sizeof(header->tp_padding));
 	if (frame->has_vlan) {
 		status |= TP_STATUS_VLAN_VALID;

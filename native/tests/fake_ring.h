@@ -24,6 +24,7 @@ struct fake_frame {
 	bool has_vlan;
 	uint16_t vlan_tci;
 	bool no_room; /* in the queue of whole frames */
+	uint64_t received_ns;
 	struct virtio_net_hdr offloads;
 };
 

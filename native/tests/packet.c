@@ -57,7 +57,7 @@ static void write_udp(uint8_t *udp, const struct test_packet *packet, const uint
 {
 	uint32_t bytes = UDP_HEADER_BYTES + packet->payload_bytes;
 
-	packet__put16(udp, 40000);
+	packet__put16(udp, packet->source_port ? packet->source_port : 40000);
 	packet__put16(udp + 2, packet->port);
 	packet__put16(udp + 4, bytes);
 	if (packet->payload_bytes)
@@ -71,7 +71,7 @@ uint32_t packet__write(uint8_t *at, const struct test_packet *packet)
 
 	if (packet->ipv6) {
 		memset(at, 0, 40);
-		at[0] = 0x60;
+		packet__put16(at, 0x6000 | (uint32_t)packet->dscp << 6);
 		packet__put16(at + 4, udp_bytes);
 		at[6] = IPPROTO_UDP;
 		at[7] = packet->ttl;
@@ -82,6 +82,7 @@ uint32_t packet__write(uint8_t *at, const struct test_packet *packet)
 	}
 	memset(at, 0, 20);
 	at[0] = 0x45;
+	at[1] = (uint8_t)(packet->dscp << 2);
 	packet__put16(at + 2, 20 + udp_bytes);
 	at[8] = packet->ttl;
 	at[9] = IPPROTO_UDP;

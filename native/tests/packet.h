@@ -11,8 +11,10 @@ struct test_packet {
 	bool ipv6;
 	uint8_t source[16];
 	uint8_t group[16];
+	uint16_t source_port; /* 0: 40000 */
 	uint16_t port;
 	uint8_t ttl;
+	uint8_t dscp;
 	const uint8_t *payload;
 	uint32_t payload_bytes;
 };

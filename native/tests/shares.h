@@ -21,11 +21,11 @@ struct test_share {
 };
 
 void share__init(struct test_share *share, uint64_t generation);
-/* Add a rule for any source; outputs and sources added next belong to it.  Its slot is its index.
- */
+/* Add a rule for one group and port and any source, and have its interface read; outputs and
+ * sources added next belong to it.  Its slot is its index. */
 struct mcr_rule *share__add_rule(struct test_share *share, uint32_t interface,
 				 const uint8_t group[16], uint16_t port);
-/* The slot of an output is its index. */
+/* Add a connected UDP socket's output.  Its slot is its index. */
 struct mcr_output *share__add_output(struct test_share *share, enum mcr_ttl_policy policy,
 				     uint8_t ttl);
 void share__add_source(struct test_share *share, const uint8_t source[16]);

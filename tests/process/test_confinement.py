@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFINED = ROOT / "tests" / "support" / "confined.py"
 DEADLINE_S = 10
 NOBODY = pwd.getpwnam("nobody")
+SURPLUS_GROUPS = [4, 27]  # as root may have them; they must go
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,7 @@ def trying(bystander: int, *options: str) -> Iterator[tuple[int, dict[str, Any]]
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        extra_groups=SURPLUS_GROUPS,
     ) as process:
         assert process.stdout
         line = process.stdout.readline()
@@ -189,6 +191,7 @@ def run(script: str) -> "subprocess.CompletedProcess[str]":
         capture_output=True,
         text=True,
         timeout=DEADLINE_S,
+        extra_groups=SURPLUS_GROUPS,
     )
 
 

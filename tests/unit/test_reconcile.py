@@ -39,7 +39,7 @@ from mcr.supervisor.actions import (
 )
 from mcr.supervisor.lifecycle import FIRST_BACKOFF_S, WorkerState
 from mcr.supervisor.memberships import Membership
-from mcr.supervisor.reconcile import ANSWER_DEADLINE_S
+from mcr.supervisor.reconcile import ANSWER_DEADLINE_S, waits
 from mcr.supervisor.slots import SlotPool
 from mcr.supervisor.stats import Report
 from tests.support.links import link
@@ -266,6 +266,18 @@ def test_an_output_whose_interface_goes_is_closed_and_opened_again(settled: Worl
     settled.judge_settled()
 
 
+def test_an_output_whose_interface_was_away_for_a_moment_is_given_again(settled: World) -> None:
+    """It comes back with the same index and addresses, as after a visit to another namespace."""
+    settled.add(TWO)
+    settled.settle()
+    settled.unplug("out")
+    settled.settle()
+    settled.plug(OUT)
+    settled.settle()
+
+    settled.judge_settled()
+
+
 def test_an_output_is_connected_anew_when_its_interface_has_other_addresses(settled: World) -> None:
     settled.plug(replace(OUT, addresses=frozenset({IPv4Address("10.1.0.2")})))
     settled.settle()
@@ -372,6 +384,28 @@ def test_an_interface_that_finds_no_free_slot_does_not_stop_the_others(world: Wo
 
 
 # ---- workers ----
+
+
+def test_the_supervisor_waits_for_workers_that_start_answer_or_end(world: World) -> None:
+    assert not waits(world.state)
+    world.look()
+    assert waits(world.state), "workers start"
+
+    for number in (0, 1):
+        world.serve(number)
+    world.look()
+    assert waits(world.state), "workers answer"
+
+    for number in (0, 1):
+        world.serve(number)
+    world.look()
+    assert not waits(world.state)
+
+    world.die(0)
+    assert waits(world.state), "a worker ends"
+
+    world.reap()
+    assert not waits(world.state), "a worker is down, for how long is unknown"
 
 
 def test_a_worker_that_dies_gets_everything_again(settled: World) -> None:
@@ -546,6 +580,12 @@ class Anything(RuleBasedStateMachine):
     @step(name=st.sampled_from(LINKS), addresses=st.integers(0, 2), queues=st.integers(1, 4))
     def plug_a_new_one(self, name: str, addresses: int, queues: int) -> None:
         self.world.plug(link(name, next(self.indexes), *_addresses(addresses), receive_queues=queues))
+
+    @step(one=st.sampled_from([IN, IN2, OUT, OTHER]))
+    def plug_the_first_one_again(self, one: Link) -> None:
+        """One that visited another namespace; its index was free all the time."""
+        if one.index not in {present.index for present in self.world.links.values()}:
+            self.world.plug(one)
 
     @step(name=st.sampled_from(LINKS), addresses=st.integers(0, 2), queues=st.integers(1, 4))
     def change(self, name: str, addresses: int, queues: int) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import random
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
@@ -197,8 +198,8 @@ def test_a_rule_that_shows_other_outputs_has_another_digest(table: Table) -> Non
     assert table.load(WHOLE) == 0
     digest = table.digest
 
-    for first, count in ((0, 1), (1, 1), (0, 0)):
-        assert table.load(changed_rule(first_output=first, outputs=count)) == 0
+    for count in (1, 0):
+        assert table.load(changed_rule(outputs=count)) == 0
         assert table.digest != digest
 
 
@@ -317,10 +318,20 @@ def changed_output(**fields: int) -> bytes:
 def of_rules(*endpoints: str) -> bytes:
     """Pack rules in exactly this order, which the supervisor would sort."""
     packed = [
-        RULE.pack(mapped(one.address), 0, 2, one.port, one.port, 128, 0, 0, 0, 0, 0, 0, len(one.sources))
-        for one in inputs(*endpoints)
+        RULE.pack(mapped(one.address), 0, 2, one.port, one.port, 128, 0, 0, slot, 0, 0, 0, len(one.sources))
+        for slot, one in enumerate(inputs(*endpoints))
     ]
     return HEADER.pack(lib.MCR_ABI, len(packed), 0, 1, 1, 0) + b"".join(packed) + bytes(SOURCE_BYTES)
+
+
+def of_rules_in_slot_0(*endpoints: str) -> bytes:
+    """Pack rules like `of_rules`, all with the counters of the first."""
+    share = bytearray(of_rules(*endpoints))
+    for index in range(len(endpoints)):
+        struct.pack_into(
+            "=I", share, HEADER.size + index * RULE.size + ffi.offsetof("struct mcr_rule", "slot"), 0
+        )
+    return bytes(share)
 
 
 def inputs(*endpoints: str) -> Iterator[Any]:
@@ -353,6 +364,8 @@ CORRUPTED: dict[str, Callable[[], bytes]] = {
     "a rule slot out of range": lambda: changed_rule(slot=MAX_RULES),
     "an output slot out of range": lambda: changed_output(slot=MAX_OUTPUTS),
     "outputs out of range": lambda: changed_rule(outputs=3),
+    "a first output that is not the next one": lambda: changed_rule(first_output=1, outputs=1),
+    "two rules that count in one place": lambda: of_rules_in_slot_0("239.1.1.1%in:1", "239.1.1.2%in:1"),
     "a first output out of range": lambda: changed_rule(first_output=1),
     "a first output that wraps around": lambda: changed_rule(first_output=LONGEST_INDEX, outputs=2),
     "sources out of range": lambda: changed_rule(sources=3),

@@ -24,7 +24,7 @@ class Book(RuleBasedStateMachine):
         self.book = SlotBook()
         self.taken: dict[RuleId, RuleSlots] = {}
         self.leaving: list[RuleSlots] = []
-        self.most = 0
+        self.most_rules = self.most_outputs = 0
 
     @step(one=st.sampled_from(RULES))
     def add(self, one: Rule) -> None:
@@ -62,13 +62,15 @@ class Book(RuleBasedStateMachine):
     @invariant()
     def slots_in_use_are_the_lowest(self) -> None:
         """What is copied for every report is as long as the highest slot that was ever in use."""
-        self.most = max(self.most, len(self.counting))
+        rules = [slots.rule for slots in self.counting]
+        outputs = [output for slots in self.counting for output in slots.outputs]
+        self.most_rules = max(self.most_rules, len(rules))
+        self.most_outputs = max(self.most_outputs, len(outputs))
 
-        assert self.book.rules.used_up_to == self.most
-        assert all(slots.rule < self.book.rules.used_up_to for slots in self.counting)
-        assert all(
-            output < self.book.outputs.used_up_to for slots in self.counting for output in slots.outputs
-        )
+        assert self.book.rules.used_up_to == self.most_rules
+        assert self.book.outputs.used_up_to == self.most_outputs
+        assert all(rule < self.most_rules for rule in rules)
+        assert all(output < self.most_outputs for output in outputs)
 
     @invariant()
     def it_is_known_whether_anything_leaves(self) -> None:

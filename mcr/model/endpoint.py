@@ -24,6 +24,7 @@ SYNTAX = "[SOURCE@]ADDRESS%INTERFACE:PORT, IPv6 as [ADDRESS%INTERFACE]:PORT"
 MAX_INTERFACE_BYTES = 15  # IFNAMSIZ - 1, linux/if.h
 MAX_SOURCES = 64
 MAX_GROUPS = 1024  # each one must be joined
+MAX_HELD_PORTS = 1024  # of a unicast input: each is a socket
 MAX_LENGTH_DIGITS = 3
 MAX_PORT_DIGITS = 9  # int() itself refuses thousands
 LINK_LOCAL_GROUPS_V4 = IPv4Network("224.0.0.0/24")  # RFC 5771 section 4
@@ -72,6 +73,11 @@ class Endpoint:
         check_port(self.last_port)
         if self.last_port < self.port:
             raise EndpointError(f"got ports {self.port}-{self.last_port}, expected the lower one first")
+        if not self.address.is_multicast and self.last_port - self.port >= MAX_HELD_PORTS:
+            count = self.last_port - self.port + 1
+            raise EndpointError(
+                f"got {count} ports of a host, expected at most {MAX_HELD_PORTS}: each is held"
+            )
         if self.interface is not None:
             check_interface(self.interface)
         elif self.address.is_multicast:

@@ -219,8 +219,9 @@ def memberships_for(rule: Rule, links: Mapping[str, Link]) -> set[Membership]:
 
 
 def port_hold_for(rule: Rule, links: Mapping[str, Link]) -> set[PortHold]:
-    """Say which port must be held for a rule whose interface exists."""
+    """Say which ports must be held for a rule whose interface exists."""
     endpoint = rule.input
     if endpoint.is_multicast:
         return set()
-    return {PortHold(links[rule.interface].index, endpoint.address, endpoint.port)}
+    index = links[rule.interface].index
+    return {PortHold(index, endpoint.address, port) for port in range(endpoint.port, endpoint.last_port + 1)}

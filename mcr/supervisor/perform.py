@@ -153,8 +153,8 @@ def _set(target: socket.socket, program: bpf.Program, coarser: bpf.Program) -> N
     """
     Set a filter, or a coarser one where the program is beyond net.core.optmem_max.
 
-    What the filter of a ring cannot tell apart, the tables do.  Old and new count together, so that the old one
-    may have to go first; what passes in between does no harm for the same reason.
+    What the filter of a ring cannot tell apart, the tables do.  Old and new filter count together, so the
+    old one may have to go first; what passes in between does no harm for the same reason.
     """
     for wanted in (program, coarser):
         try:

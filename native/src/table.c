@@ -141,17 +141,22 @@ static int index_rule(struct mcr_table *table, uint32_t index)
 	return 0;
 }
 
+/* Rules that counted in one place, or shared an output, would break the sums of both. */
+static int claim_outputs(struct mcr_table *table, const struct mcr_rule *rule)
+{
+	for (uint32_t i = rule->first_output; i < rule->first_output + rule->outputs; i++) {
+		if (table->output_claimed[i])
+			return -EINVAL;
+		table->output_claimed[i] = 1;
+	}
+	return 0;
+}
+
 static int index_share(struct mcr_table *table)
 {
-	uint32_t outputs = 0;
-
-	/* Two that counted in one place, or one output of two rules, would break the sums of both.
-	 */
-	for (uint32_t i = 0; i < table->header.rules; i++) {
-		if (index_rule(table, i) || table->rules[i].first_output != outputs)
+	for (uint32_t i = 0; i < table->header.rules; i++)
+		if (index_rule(table, i) || claim_outputs(table, &table->rules[i]))
 			return -EINVAL;
-		outputs += table->rules[i].outputs;
-	}
 	for (uint32_t i = 0; i < table->header.outputs; i++) {
 		if (!output_is_sound(&table->outputs[i]) ||
 		    table->output_used[table->outputs[i].slot])
@@ -169,6 +174,7 @@ static void clear(struct mcr_table *table)
 		memset(table->cache, 0, sizeof(table->cache));
 	table->range_count = 0;
 	memset(table->rule_used, 0, sizeof(table->rule_used));
+	memset(table->output_claimed, 0, sizeof(table->output_claimed));
 	memset(table->output_used, 0, sizeof(table->output_used));
 }
 

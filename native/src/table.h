@@ -32,5 +32,6 @@ struct mcr_table {
 	struct mcr_found cache[MCR_TABLE_CACHE];
 	/* Slots in use, so that what is no longer named can be closed. */
 	uint8_t rule_used[MCR_MAX_RULES];
+	uint8_t output_claimed[MCR_MAX_OUTPUTS]; /* by index in the share */
 	uint8_t output_used[MCR_MAX_OUTPUTS];
 };

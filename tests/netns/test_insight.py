@@ -1,4 +1,4 @@
-"""What can be asked about traffic: what matches no rule, what became of single datagrams, how long it took."""
+"""What can be asked about traffic: what matches no rule, single datagrams, how long they took."""
 
 import json
 import random

@@ -142,6 +142,12 @@ def test_a_unicast_input_holds_its_port_and_joins_nothing() -> None:
     assert not layout.memberships
 
 
+def test_a_unicast_input_of_several_ports_holds_each() -> None:
+    layout = layout_of(rule("10.0.0.1%in:5001-5003"))
+
+    assert layout.holds == {PortHold(IN.index, IPv4Address("10.0.0.1"), port) for port in (5001, 5002, 5003)}
+
+
 def test_sources_are_joined_one_by_one() -> None:
     layout = layout_of(rule("10.0.0.8,10.0.0.9@232.1.1.1%in:5001"), rule("232.1.1.1%in:5002"))
     group = IPv4Address("232.1.1.1")

@@ -88,6 +88,7 @@ NO_ADDRESS = "expected an IPv4 or IPv6 address"
         ("239.0.0.0/%e:5", "got prefix length '', expected a number"),
         ("[ff35::/64%e]:5", "got prefix length 64, expected 118 to 128"),
         ("10.0.0.0/24%e:5", "got prefix 10.0.0.0/24, expected a prefix of multicast addresses"),
+        ("10.0.0.1%e:1-1025", "got 1025 ports of a host, expected at most 1024: each is held"),
         ("@239.1.1.1%e:5", f"got address '', {NO_ADDRESS}"),
         ("!@239.1.1.1%e:5", f"got address '', {NO_ADDRESS}"),
         ("!239.1.1.1%e:5", f"got address '!239.1.1.1', {NO_ADDRESS}"),

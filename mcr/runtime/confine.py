@@ -7,7 +7,9 @@ Source: capabilities(7), prctl(2), proc(5).
 import os
 import pwd
 import resource
+import stat
 from collections.abc import Mapping
+from pathlib import Path
 
 import prctl
 
@@ -46,9 +48,19 @@ def require_capabilities(role: Role) -> None:
         )
 
 
-def keep_capabilities(role: Role) -> None:
-    """Keep the role's capabilities and no others, also for children, and no supplementary groups."""
-    kept = _numbers(role)
+def closed_directory(path: Path) -> Path | None:
+    """Name the first directory on the way to *path* that root without CAP_DAC_* may not pass."""
+    for directory in reversed(path.absolute().parents):
+        status = directory.stat()
+        needed = stat.S_IXUSR if status.st_uid == 0 else stat.S_IXGRP if status.st_gid == 0 else stat.S_IXOTH
+        if not status.st_mode & needed:
+            return directory
+    return None
+
+
+def keep_capabilities(role: Role, *also: str) -> None:
+    """Keep the role's capabilities and those named, also for children, and no supplementary groups."""
+    kept = sorted([*_numbers(role), *map(_capability_number, also)])
     os.setgroups([])
     prctl.capbset.limit(*kept)
     prctl.cap_inheritable.limit()

@@ -82,7 +82,7 @@ class Children:
         match message:
             case wire.Ready():
                 self._check_proof(worker, message)
-            case wire.Installed() if worker.share is None:
+            case wire.Installed() if worker.share is None or message.generation > worker.generation:
                 self._kill(worker, "got installed, expected it after a share only")
             case wire.Installed():
                 worker.installed = (message.generation, message.digest)

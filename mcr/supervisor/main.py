@@ -17,6 +17,7 @@ from pathlib import Path
 
 import uvloop
 
+import mcr
 from mcr import __version__
 from mcr.config.compile import Configuration
 from mcr.config.load import load_configuration
@@ -143,7 +144,7 @@ async def _serve(control: Path, workers: int | None, configuration: Configuratio
         supervisor = Supervisor(state, log, tasks)
         supervisor.load(configuration.rules)
         async with ControlServer(control, Handlers(supervisor).table(), log):
-            confine.keep_capabilities(SUPERVISOR)
+            _confine(log)
             running = tasks.create_task(_follow(supervisor))
             log.info(
                 "started",
@@ -156,6 +157,21 @@ async def _serve(control: Path, workers: int | None, configuration: Configuratio
         running.cancel()
         await supervisor.stop(STOP_DEADLINE_S)
     log.info("stopped")
+
+
+def _confine(log: Logger) -> None:
+    """
+    Keep what the role needs, and what workers need to be started from where mcr is installed.
+
+    A checkout in a home directory of mode 0750, Ubuntu's default, is closed to root once it has given up
+    CAP_DAC_*; workers give up everything later, but must be read from there first.
+    """
+    closed = confine.closed_directory(Path(mcr.__file__)) or confine.closed_directory(Path(sys.executable))
+    if closed is None:
+        confine.keep_capabilities(SUPERVISOR)
+        return
+    log.warning("keeping CAP_DAC_READ_SEARCH: mcr lies in a closed directory", directory=str(closed))
+    confine.keep_capabilities(SUPERVISOR, "dac_read_search")
 
 
 async def _follow(supervisor: Supervisor) -> None:

@@ -265,14 +265,23 @@ static void gather(struct mcr_transmit *transmit, struct mcr_lane *lane, const u
 	lane->bytes += bytes;
 }
 
+/* What differs between flows of one output: ends of addresses, and ports. */
+static uint32_t spread_of(const struct mcr_flow *flow)
+{
+	uint32_t hash = flow->address[14];
+
+	hash = hash * 31 + flow->address[15];
+	hash = hash * 31 + flow->source[14];
+	hash = hash * 31 + flow->source[15];
+	hash = hash * 31 + flow->port;
+	return hash * 31 + flow->source_port;
+}
+
 /* Two flows that meet in one lane take turns: correct, but each leaves in smaller calls. */
 static struct mcr_lane *enter_lane(struct mcr_transmit *transmit, uint32_t slot,
 				   const struct mcr_flow *flow, bool varies)
 {
-	uint32_t spread =
-		varies ? ((uint32_t)flow->address[15] << 4 ^ (uint32_t)flow->address[14] << 9 ^
-			  flow->port ^ flow->source[15] ^ flow->source_port) :
-			 0;
+	uint32_t spread = varies ? spread_of(flow) : 0;
 	uint32_t index = (slot + spread) % MCR_LANES;
 	struct mcr_lane *lane = &transmit->lanes[index];
 

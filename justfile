@@ -60,6 +60,10 @@ fuzz seconds="60" *targets: setup
 test *args:
     scripts/test "$@"
 
+# the documents that are made from tables in the code
+docs: setup
+    "{{ bin }}/python" -m mcr.runtime.privileges > developer_docs/privileges.md
+
 # a relay between two network namespaces
 demo *args:
     scripts/demo "$@"

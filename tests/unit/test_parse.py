@@ -160,6 +160,17 @@ def test_a_flipped_bit_of_an_address_is_seen(packet: Packet) -> None:
         assert parse(packet.ethertype, bytes(whole)) == "checksum"
 
 
+@given(st.integers(0, 59), st.integers(1, 255), st.booleans())
+def test_a_flipped_byte_of_the_ipv4_header_is_seen(position: int, bits: int, checksum_known: bool) -> None:  # noqa: FBT001 - made by hypothesis
+    """What is wrong there may be the destination; what the kernel knows of UDP says nothing about it."""
+    whole = bytearray(bytes(replace(V4, options=bytes(40))))
+    whole[position] ^= bits
+
+    assert parse(ETH_P_IP, bytes(whole), checksum_known=checksum_known) in {
+        *("checksum", "malformed", "not_udp", "fragment", "truncated")
+    }
+
+
 CASES: list[tuple[str, Packet, str]] = [
     ("ipv4 in a frame that says ipv6", replace(V6, version=4), "malformed"),
     ("ipv6 in a frame that says ipv4", replace(V4, version=6), "malformed"),

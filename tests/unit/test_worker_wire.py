@@ -123,6 +123,8 @@ def is_alike(value: object, good: object) -> bool:
         return False
     if isinstance(value, list) and isinstance(good, list):
         return all(type(item) is type(good[0]) for item in value)
+    if isinstance(value, bytes) and isinstance(good, bytes):
+        return len(value) == len(good)
     if isinstance(value, dict) and isinstance(good, dict):
         return all(type(item) is str for item in value.values())
     return True

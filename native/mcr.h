@@ -291,6 +291,15 @@ struct mcr_loop {
 /* The loop that the last run was ended for. */
 struct mcr_loop mcr_relay__loop(const struct mcr_relay *relay);
 
+/* ---- bypass ---- */
+
+/* Run a program (an array of struct bpf_insn, of type BPF_PROG_TYPE_SCHED_CLS) on what arrives at
+ * an interface, behind the programs that are there, for as long as the descriptor that this gives is
+ * open.  Needs Linux 6.6 (tcx), CAP_BPF and CAP_NET_ADMIN. */
+int mcr_bypass__attach(uint32_t ifindex, const uint8_t *program, uint32_t bytes);
+/* Replace the program of a descriptor in one step. */
+int mcr_bypass__replace(int link_fd, const uint8_t *program, uint32_t bytes);
+
 /* ---- confinement ---- */
 
 /* Allow only the named system calls from now on, mmap and mprotect only without PROT_EXEC; all

@@ -192,12 +192,13 @@ def show_interfaces(interfaces: Sequence[InterfaceDocument]) -> str:
             len(one["memberships"]),
             one["receive_queues"],
             size(one["ring"]["bytes"]),
+            "yes" if one["bypass"]["on"] else "no",
             one["steering"],
             one["reason"],
         ]
         for one in interfaces
     ]
-    head = ["NAME", "INDEX", "STATE", "MTU", "RULES", "GROUPS", "QUEUES", "RING", "STEERING", "WHY"]
+    head = ["NAME", "INDEX", "STATE", "MTU", "RULES", "GROUPS", "QUEUES", "RING", "BYPASS", "STEERING", "WHY"]
     return table(head, rows) if rows else "no interfaces"
 
 

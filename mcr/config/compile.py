@@ -25,6 +25,7 @@ class Configuration:
         steering: for interfaces of every kind.
         coalesce_us: how long a worker lets a batch gather once it sends 20,000 datagrams/s; 0 for not at all.
         watch_unmatched: keep a table of UDP multicast that matches no rule.
+        bypass_stack: spare the host's IP stack what only mcr wants.
         busy_poll: workers never sleep.
         ring_bytes: of one worker's ring on one interface; None for what fits the number of workers.
         rules: without problems, all of origin ``config``.
@@ -35,6 +36,7 @@ class Configuration:
     coalesce_us: int = DEFAULT_COALESCE_US
     busy_poll: bool = False
     watch_unmatched: bool = True
+    bypass_stack: bool = True
     ring_bytes: int | None = None
     rules: Ruleset = field(default_factory=Ruleset)
 
@@ -70,6 +72,7 @@ def compile_tree(tree: object) -> tuple[Configuration, list[str]]:
         coalesce_us=file.coalesce_us,
         busy_poll=file.busy_poll,
         watch_unmatched=file.watch_unmatched,
+        bypass_stack=file.bypass_stack,
         ring_bytes=None if file.ring_mib is None else file.ring_mib << 20,
         rules=ruleset(rule for _, rule in rules),
     )

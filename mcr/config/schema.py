@@ -289,6 +289,7 @@ class File(Strict):
     )
     busy_poll: bool = Field(default=False, description="true or false")
     watch_unmatched: bool = Field(default=True, description="true or false")
+    bypass_stack: bool = Field(default=True, description="true or false")
     ring_mib: int | None = Field(default=None, description=f"1 to {MAX_RING_MIB}", ge=1, le=MAX_RING_MIB)
     rules: list[object] = Field(default_factory=list, description="a list of rules")
 

@@ -1,10 +1,13 @@
 """
-Classic-BPF programs for packet sockets: where a frame goes, and whether it is worth a copy.
+Classic-BPF programs for packet sockets: which member of a fanout group gets a frame.
 
-All loads are relative to the network header (SKF_NET_OFF), so that one program fits Ethernet and devices
-without a link header, and the fanout's and the socket's view of a frame.
+The sockets of an interface are one group.  Its first member is the *sink*, where everything goes that no rule
+wants, also what ends before its ports do, since a load beyond the frame ends a program with 0.  The others
+are the rings of the workers.  So one program is filter and steering at once, and is replaced in one step.
 
-Source: linux/filter.h, linux/bpf_common.h; Documentation/networking/filter.rst.
+Loads are relative to the network header (SKF_NET_OFF); `packed` makes them absolute where it is known.
+
+Source: linux/filter.h, linux/bpf_common.h; Documentation/networking/filter.rst; packet(7).
 """
 
 import struct
@@ -13,27 +16,37 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mcr.model.endpoint import Address
-from mcr.model.steering import FINAL_FACTOR, PORT_FACTOR, WORD_FACTOR
+from mcr.model.steering import FINAL_FACTOR, PORT_FACTOR, WORD_FACTOR, Steering
 
 MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS
 KEEP_ALL = 0x40000  # longer than any packet: keep all of it
+SINK = 0  # the member for what no rule wants
+MAX_EXTENSIONS = 4  # as many as RFC 8200 section 4.1 foresees in front of UDP
 
-_LD_W, _LD_H, _LD_B = 0x20, 0x28, 0x30  # BPF_LD | size | BPF_ABS
-_LD_H_INDEXED = 0x48  # BPF_LD | BPF_H | BPF_IND
-_LDX_HEADER_BYTES = 0xB1  # BPF_LDX | BPF_B | BPF_MSH: four times the low nibble
-_LD_MEM, _LDX_MEM, _ST = 0x60, 0x61, 0x02
-_TAX = 0x07
-_ADD_X, _XOR_X, _MUL, _RSH = 0x0C, 0xAC, 0x24, 0x74
-_AND = 0x54
-_JA, _JEQ, _JGT, _JGE, _JSET = 0x05, 0x15, 0x25, 0x35, 0x45
-_RET, _RET_A = 0x06, 0x16
+LD_W, LD_H, LD_B = 0x20, 0x28, 0x30  # BPF_LD | size | BPF_ABS
+LD_W_INDEXED, LD_H_INDEXED, LD_B_INDEXED = 0x40, 0x48, 0x50  # BPF_LD | size | BPF_IND
+LDX_HEADER_BYTES = 0xB1  # BPF_LDX | BPF_B | BPF_MSH: four times the low nibble
+LD_IMM, LDX_IMM, LD_MEM, LDX_MEM, ST, STX = 0x00, 0x01, 0x60, 0x61, 0x02, 0x03
+TAX = 0x07
+ADD, ADD_X, XOR_X, MUL, MOD, LSH, RSH, AND = 0x04, 0x0C, 0xAC, 0x24, 0x94, 0x64, 0x74, 0x54
+JA, JEQ, JGT, JGE, JSET = 0x05, 0x15, 0x25, 0x35, 0x45
+RET, RET_A = 0x06, 0x16
 
-_NET = 0xFFF00000  # SKF_NET_OFF
-_PROTOCOL = 0xFFFFF000  # SKF_AD_OFF + SKF_AD_PROTOCOL
-_VLAN_TAG_PRESENT = 0xFFFFF030  # SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT
+NET = 0xFFF00000  # SKF_NET_OFF
+PROTOCOL = 0xFFFFF000  # SKF_AD_OFF + SKF_AD_PROTOCOL
+CPU = 0xFFFFF024  # SKF_AD_OFF + SKF_AD_CPU
+VLAN_TAG_PRESENT = 0xFFFFF030  # SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT
+_NET_REACH = 0x10000  # no packet is longer
 
-_ETH_P_IP, _ETH_P_IPV6, _UDP, _FRAGMENT = 0x0800, 0x86DD, 17, 44
+_ETH_P_IP, _ETH_P_IPV6, _ETH_P_8021Q, _ETH_P_8021AD = 0x0800, 0x86DD, 0x8100, 0x88A8
+_UDP, _FRAGMENT = 17, 44
+_EXTENSIONS = (0, 43, 60)  # hop-by-hop options, routing, destination options
+_LATER_FRAGMENT, _ANY_FRAGMENT = 0x1FFF, 0x3FFF  # offset; and "more fragments" (RFC 791)
 _LEAF_KEYS = 24
+_FOUND = "found"
+
+# Scratch memory: where IP begins behind the network header, its EtherType, the port, and the hash.
+_IP_AT, _KIND, _PORT, _NEXT, _MIXED = range(5)
 
 
 class Instruction(NamedTuple):
@@ -45,22 +58,22 @@ class Instruction(NamedTuple):
     operand: int = 0
 
 
+class To(NamedTuple):
+    """A jump to a label, if the accumulator compares so with the operand, or always."""
+
+    label: str
+    code: int = JA
+    operand: int = 0
+
+
+class Label(NamedTuple):
+    """A place that is jumped to, always forward."""
+
+    name: str
+
+
 Program = Sequence[Instruction]
-
-
-def packed(program: Program) -> bytes:
-    """Give the program as an array of ``struct sock_filter``, in host byte order."""
-    return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
-
-
-def nothing() -> Program:
-    """Keep no frame."""
-    return [Instruction(_RET)]
-
-
-def steering_program() -> Program:
-    """Return the `rule_hash` of the frame's destination; anything but UDP gets an arbitrary number."""
-    return [*_hash_of_destination(rejects_others=False), Instruction(_RET_A)]
+Steps = Sequence[Instruction | To | Label]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,191 +87,349 @@ class Range:
 
 
 Destination = int | Range
-Test = Sequence[Instruction | tuple[int, int]]
 
 
-def filter_program(destinations: Iterable[Destination]) -> Program:
+def packed(program: Program, header_at: int | None = None) -> bytes:
     """
-    Keep UDP whose destination has one of these `rule_hash` values or lies within one of these ranges.
+    Give the program as an array of ``struct sock_filter``, in host byte order.
 
-    Two destinations may share a hash, so the reader still has to look; the point is that other traffic costs
-    no copy.  With more than fits a program (3,072 hashes), all UDP is kept.
+    Args:
+        program: with loads relative to the network header.
+        header_at: where that header is in what the program sees of a frame, if it is known: the kernel
+            compiles such loads, and calls a function for those that are relative.
     """
+    return b"".join(
+        struct.pack("=HBBI", one.code, one.jump_true, one.jump_false, from_start(one.operand, header_at))
+        for one in program
+    )
+
+
+def from_start(operand: int, header_at: int | None) -> int:
+    """Turn an offset relative to the network header into one from the start; leave other operands."""
+    is_relative = header_at is not None and NET <= operand < NET + _NET_REACH
+    return operand - NET + (header_at or 0) if is_relative else operand
+
+
+def nothing() -> Program:
+    """Keep no frame, or give it to the sink."""
+    return [Instruction(RET)]
+
+
+def everything() -> Program:
+    """Keep all frames whole."""
+    return [Instruction(RET, operand=KEEP_ALL)]
+
+
+def steering_program(destinations: Iterable[Destination], steering: Steering, workers: int) -> Program:
+    """
+    Give UDP to these destinations to the ring of a worker, and all else to the sink.
+
+    A destination is a `rule_hash` or a range.  Two may share a hash, so the worker still has to look; the
+    point is that other traffic costs no copy.  With more than fits a program (about 3,000 hashes), all UDP
+    goes to the workers.
+    """
+    by_cpu = steering is Steering.CPU
+    found = [
+        Instruction(LD_W, operand=CPU) if by_cpu else Instruction(LD_MEM, operand=_MIXED),
+        Instruction(MOD, operand=workers),
+        Instruction(ADD, operand=1),
+        Instruction(RET_A),
+    ]
+    everything = [*_hash_of_destination(MAX_EXTENSIONS), *found]
+    return _sorted_out(destinations, found, extensions=MAX_EXTENSIONS) or _assembled(everything)
+
+
+def unmatched_program() -> Program:
+    """
+    Keep untagged UDP multicast that came to the sink.
+
+    Later fragments are left out, and IPv6 extension headers: of these packets only the beginning is read.
+    """
+    return _assembled([*_only_multicast(_LATER_FRAGMENT), *_only_udp(), Instruction(RET, operand=KEEP_ALL)])
+
+
+def bypass_program(destinations: Iterable[Destination]) -> Program:
+    """Give 1 for untagged UDP multicast to these destinations that is no fragment; nothing() if too long."""
+    start = [*_only_multicast(_ANY_FRAGMENT), *_only_udp()]
+    return _sorted_out(destinations, [Instruction(RET, operand=1)], start=start) or nothing()
+
+
+def _sorted_out(
+    destinations: Iterable[Destination],
+    found: Sequence[Instruction],
+    *,
+    start: Steps = (),
+    extensions: int = 0,
+) -> Program:
+    """End with *found* for the destinations, with 0 for others; give an empty program if that is too long."""
     distinct = set(destinations)
-    wanted = sorted(one for one in distinct if isinstance(one, int))
-    ranges = sorted((one for one in distinct if isinstance(one, Range)), key=str)
-    within = [instruction for one in ranges for instruction in _range(one)]
-    if not wanted and not within:
+    if not distinct:
         return nothing()
-    program = [*within, *_hash_of_destination(rejects_others=True), *_search(wanted)]
-    return program if len(program) <= MAX_INSTRUCTIONS else all_udp()
-
-
-def all_udp() -> Program:
-    """Keep all UDP."""
-    return [*_hash_of_destination(rejects_others=True), Instruction(_RET, operand=KEEP_ALL)]
-
-
-def unmatched_program(destinations: Iterable[Destination]) -> Program:
-    """Keep untagged UDP multicast, but no later fragments, that `filter_program` does not keep."""
-    distinct = set(destinations)
     wanted = sorted(one for one in distinct if isinstance(one, int))
     ranges = sorted((one for one in distinct if isinstance(one, Range)), key=str)
-    within = [instruction for one in ranges for instruction in _range(one, found=0)]
-    program = [
-        *_only_multicast(),
-        *within,
-        *_hash_of_destination(rejects_others=True),
-        *_search(wanted, found=0, missing=KEEP_ALL),
-    ]
-    return program if len(program) <= MAX_INSTRUCTIONS else nothing()
+    program = _assembled(
+        [
+            *start,
+            *_hash_of_destination(extensions),
+            *(step for number, one in enumerate(ranges) for step in _range(one, f"range {number}")),
+            Instruction(LD_MEM, operand=_MIXED),
+            *_search(wanted),
+            Label(_FOUND),
+            *found,
+        ]
+    )
+    return program if len(program) <= MAX_INSTRUCTIONS else []
 
 
-def _only_multicast() -> list[Instruction]:
-    """End with 0 for tagged frames, unicast and later fragments."""
+def _assembled(steps: Steps) -> Program:
+    """Replace labels by distances; a conditional jump leads over an unconditional one, which reaches far."""
+    lengths = (0 if isinstance(step, Label) else 1 if _is_short(step) else 2 for step in steps)
+    places: dict[str, int] = {}
+    program: list[Instruction] = []
+    place = 0
+    for step, length in zip(steps, lengths, strict=True):
+        if isinstance(step, Label):
+            places[step.name] = place
+        place += length
+    for step in steps:
+        if isinstance(step, To):
+            if step.code != JA:
+                program.append(Instruction(step.code, 0, 1, step.operand))
+            program.append(Instruction(JA, operand=places[step.label] - len(program) - 1))
+        elif isinstance(step, Instruction):
+            program.append(step)
+    return program
+
+
+def _is_short(step: Instruction | To | Label) -> bool:
+    return not isinstance(step, To) or step.code == JA
+
+
+def _only_multicast(fragment: int) -> Steps:
+    """End with 0 for tagged frames, unicast and what has one of the *fragment* bits."""
     return [
-        Instruction(_LD_W, operand=_VLAN_TAG_PRESENT),
-        Instruction(_JEQ, 1, 0, 0),
-        Instruction(_RET),
-        Instruction(_LD_W, operand=_PROTOCOL),
-        Instruction(_JEQ, 0, 7, _ETH_P_IP),
-        Instruction(_LD_H, operand=_NET + 6),
-        Instruction(_JSET, 0, 1, 0x1FFF),
-        Instruction(_RET),
-        Instruction(_LD_B, operand=_NET + 16),
-        Instruction(_AND, operand=0xF0),
-        Instruction(_JEQ, 4, 0, 0xE0),
-        Instruction(_RET),
-        Instruction(_LD_B, operand=_NET + 24),
-        Instruction(_JEQ, 1, 0, 0xFF),
-        Instruction(_RET),
+        Instruction(LD_W, operand=VLAN_TAG_PRESENT),
+        Instruction(JEQ, 1, 0, 0),
+        Instruction(RET),
+        Instruction(LD_W, operand=PROTOCOL),
+        Instruction(JEQ, 0, 7, _ETH_P_IP),
+        Instruction(LD_H, operand=NET + 6),
+        Instruction(JSET, 0, 1, fragment),
+        Instruction(RET),
+        Instruction(LD_B, operand=NET + 16),
+        Instruction(AND, operand=0xF0),
+        Instruction(JEQ, 4, 0, 0xE0),
+        Instruction(RET),
+        Instruction(LD_B, operand=NET + 24),
+        Instruction(JEQ, 1, 0, 0xFF),
+        Instruction(RET),
     ]
 
 
-def _range(wanted: Range, found: int = KEEP_ALL) -> list[Instruction]:
-    """End with *found* if the destination is within, else go on behind."""
+def _only_udp() -> Steps:
+    """End with 0 where UDP does not come right behind the IP header."""
+    return [
+        Instruction(LD_W, operand=PROTOCOL),
+        Instruction(JEQ, 0, 2, _ETH_P_IP),
+        Instruction(LD_B, operand=NET + 9),
+        Instruction(JA, operand=3),
+        Instruction(JEQ, 1, 0, _ETH_P_IPV6),
+        Instruction(RET),
+        Instruction(LD_B, operand=NET + 6),
+        Instruction(JEQ, 1, 0, _UDP),
+        Instruction(RET),
+    ]
+
+
+def _range(wanted: Range, behind: str) -> Steps:
+    """See whether the destination is within, else go on behind."""
     ipv4 = wanted.address.version == 4
-    tests: list[Test] = [
-        [Instruction(_LD_W, operand=_PROTOCOL), (_JEQ, _ETH_P_IP if ipv4 else _ETH_P_IPV6)],
-        [Instruction(_LD_B, operand=_NET + (9 if ipv4 else 6)), (_JEQ, _UDP)],
+    steps: list[Instruction | To | Label] = [
+        Instruction(LD_MEM, operand=_KIND),
+        *_unless(JEQ, _ETH_P_IP if ipv4 else _ETH_P_IPV6, behind),
+        Instruction(LD_MEM, operand=_PORT),
+        *_unless(JGE, wanted.first, behind),
+        To(behind, JGT, wanted.last),
+        Instruction(LDX_MEM, operand=_IP_AT),
     ]
     for index in range(len(wanted.address.packed) // 4):
         bits = min(32, max(0, wanted.prefix_length - 32 * index))
         mask = (0xFFFFFFFF << (32 - bits)) & 0xFFFFFFFF
         word = int.from_bytes(wanted.address.packed[4 * index : 4 * index + 4])
-        load = Instruction(_LD_W, operand=_NET + (16 if ipv4 else 24) + 4 * index)
+        load = Instruction(LD_W_INDEXED, operand=NET + (16 if ipv4 else 24) + 4 * index)
         if bits:
-            tests.append([load, Instruction(_AND, operand=mask), (_JEQ, word)])
-    if ipv4:
-        load_port = [
-            Instruction(_LDX_HEADER_BYTES, operand=_NET),
-            Instruction(_LD_H_INDEXED, operand=_NET + 2),
-        ]
-    else:
-        load_port = [Instruction(_LD_H, operand=_NET + 42)]
-    return _chain([*tests, [*load_port, (_JGE, wanted.first)]], wanted.last, found)
+            steps += [load, Instruction(AND, operand=mask), *_unless(JEQ, word, behind)]
+    return [*steps, To(_FOUND), Label(behind)]
 
 
-def _chain(tests: Sequence[Test], last_port: int, found: int) -> list[Instruction]:
-    """Lay out tests of which the first that fails jumps behind them all."""
-    total = sum(map(len, tests)) + 2  # and the test of the last port, and the end
-    program: list[Instruction] = []
-    for test in tests:
-        for step in test:
-            behind = total - len(program) - 1
-            program.append(
-                step if isinstance(step, Instruction) else Instruction(step[0], 0, behind, step[1])
-            )
-    return [*program, Instruction(_JGT, 1, 0, last_port), Instruction(_RET, operand=found)]
+def _unless(code: int, operand: int, label: str) -> Steps:
+    """Jump if the comparison fails."""
+    return [Instruction(code, 1, 0, operand), To(label)]
 
 
-def _hash_of_destination(*, rejects_others: bool) -> list[Instruction]:
-    """Leave the hash in the accumulator, or end with 0 for what is neither IPv4 nor IPv6 (nor UDP)."""
-    tail = [
-        Instruction(_MUL, operand=PORT_FACTOR),
+def _hash_of_destination(extensions: int) -> Steps:
+    """
+    Note where IP begins, of which kind it is, the port, and the `rule_hash`; end with 0 for what is not UDP.
+
+    What most packets are like is read at fixed places.  With *extensions* also so many IPv6 extension
+    headers are skipped, and a second VLAN tag: the kernel has taken out one.
+    """
+    return [
+        Instruction(LD_W, operand=PROTOCOL),
+        Instruction(ST, operand=_KIND),
+        Instruction(LDX_IMM),
+        Instruction(STX, operand=_IP_AT),
+        To("ipv4", JEQ, _ETH_P_IP),
+        To("ipv6", JEQ, _ETH_P_IPV6),
+        *(_behind_second_tag(extensions) if extensions else [Instruction(RET)]),
+        Label("ipv4"),
+        Instruction(LD_B, operand=NET + 9),
+        *_only_if(_UDP),
+        *_port_of_ipv4(),
+        Instruction(ST, operand=_PORT),
+        Instruction(LD_W, operand=NET + 16),
+        *_mix(),
+        To("mixed"),
+        Label("ipv6"),
+        *_port_of_ipv6(extensions),
+        Instruction(ST, operand=_PORT),
+        *_mix_four(Instruction(LD_W, operand=NET + 24 + 4 * index) for index in range(4)),
+        Label("mixed"),
+        Instruction(LDX_MEM, operand=_PORT),
+        Instruction(ADD_X),
+        Instruction(MUL, operand=PORT_FACTOR),
         *_fold(13),
-        Instruction(_MUL, operand=FINAL_FACTOR),
+        Instruction(MUL, operand=FINAL_FACTOR),
         *_fold(16),
+        Instruction(ST, operand=_MIXED),
     ]
-    ipv6 = [*(_only(6, _UDP, _FRAGMENT) if rejects_others else []), *_ipv6_destination()]
-    ipv4 = [*(_only(9, _UDP) if rejects_others else []), *_ipv4_destination()]
+
+
+def _behind_second_tag(extensions: int) -> Steps:
+    """Do the same four bytes later (IEEE 802.1ad)."""
     return [
-        Instruction(_LD_W, operand=_PROTOCOL),
-        Instruction(_JEQ, 2, 0, _ETH_P_IP),
-        Instruction(_JEQ, 2 + len(ipv4), 0, _ETH_P_IPV6),
-        Instruction(_RET),
-        *ipv4,
-        Instruction(_JA, operand=len(ipv6)),
-        *ipv6,
-        *tail,
+        To("tag", JEQ, _ETH_P_8021AD),
+        *_only_if(_ETH_P_8021Q),
+        Label("tag"),
+        Instruction(LDX_IMM, operand=4),
+        Instruction(STX, operand=_IP_AT),
+        Instruction(LD_H, operand=NET + 2),
+        Instruction(ST, operand=_KIND),
+        To("tagged ipv4", JEQ, _ETH_P_IP),
+        *_only_if(_ETH_P_IPV6),
+        Instruction(LD_B, operand=NET + 4 + 6),
+        *_chain_of_extensions(extensions, "tagged"),
+        Instruction(ST, operand=_PORT),
+        *_mix_four(Instruction(LD_W, operand=NET + 4 + 24 + 4 * index) for index in range(4)),
+        To("mixed"),
+        Label("tagged ipv4"),
+        Instruction(LD_B, operand=NET + 4 + 9),
+        *_only_if(_UDP),
+        Instruction(LDX_HEADER_BYTES, operand=NET + 4),
+        Instruction(LD_H_INDEXED, operand=NET + 4 + 2),
+        Instruction(ST, operand=_PORT),
+        Instruction(LD_W, operand=NET + 4 + 16),
+        *_mix(),
+        To("mixed"),
     ]
 
 
-def _only(offset: int, *protocols: int) -> list[Instruction]:
-    """End with 0 for other protocols than these."""
-    tests = [Instruction(_JEQ, len(protocols) - index, 0, one) for index, one in enumerate(protocols)]
-    return [Instruction(_LD_B, operand=_NET + offset), *tests, Instruction(_RET)]
-
-
-def _ipv4_destination() -> list[Instruction]:
-    """Add port to the mixed address; the header's length may vary with options."""
+def _port_of_ipv4() -> Steps:
+    """Leave the port in the accumulator; the header's length may vary with options."""
     return [
-        Instruction(_LD_W, operand=_NET + 16),
-        *_mix_word(),
-        Instruction(_ST, operand=0),
-        Instruction(_LDX_HEADER_BYTES, operand=_NET),
-        Instruction(_LD_H_INDEXED, operand=_NET + 2),
-        Instruction(_LDX_MEM, operand=0),
-        Instruction(_ADD_X),
+        Instruction(LD_B, operand=NET),
+        Instruction(JEQ, 0, 2, 0x45),
+        Instruction(LD_H, operand=NET + 22),
+        Instruction(JA, operand=2),
+        Instruction(LDX_HEADER_BYTES, operand=NET),
+        Instruction(LD_H_INDEXED, operand=NET + 2),
     ]
 
 
-def _ipv6_destination() -> list[Instruction]:
-    """Add port to the mixed address; a fragment, in which a port cannot be relied on, counts as port 0."""
-    program = [Instruction(_LD_W, operand=_NET + 24), *_mix_word()]
-    for offset in (28, 32, 36):
-        program += [
-            Instruction(_TAX),
-            Instruction(_LD_W, operand=_NET + offset),
-            Instruction(_ADD_X),
-            *_mix_word(),
-        ]
+def _port_of_ipv6(extensions: int) -> Steps:
+    """Leave the port in the accumulator, 0 for a fragment, in which a port cannot be relied on."""
     return [
-        *program,
-        Instruction(_ST, operand=0),
-        Instruction(_LD_B, operand=_NET + 6),
-        Instruction(_JEQ, 4, 0, _FRAGMENT),
-        Instruction(_LDX_MEM, operand=0),
-        Instruction(_LD_H, operand=_NET + 42),
-        Instruction(_ADD_X),
-        Instruction(_JA, operand=1),
-        Instruction(_LD_MEM, operand=0),
+        Instruction(LD_B, operand=NET + 6),
+        *_unless(JEQ, _UDP, "extensions"),
+        Instruction(LD_H, operand=NET + 42),
+        To("port"),
+        Label("extensions"),
+        Instruction(LDX_IMM),
+        *_chain_of_extensions(extensions, "plain"),
+        Label("port"),
     ]
 
 
-def _mix_word() -> list[Instruction]:
-    return [Instruction(_MUL, operand=WORD_FACTOR), *_fold(15)]
+def _chain_of_extensions(most: int, name: str) -> Steps:
+    """
+    Leave the port in the accumulator, which holds the number of the first header; the index is IP's place.
+
+    Source: RFC 8200 section 4: an extension header begins with the next one's number and its own length in
+    units of eight bytes without the first.
+    """
+    steps: list[Instruction | To | Label] = []
+    for left in range(most, -1, -1):
+        steps += [To(f"{name} udp", JEQ, _UDP), To(f"{name} fragment", JEQ, _FRAGMENT)]
+        if left:
+            steps += [
+                *_only_if(*_EXTENSIONS),
+                Instruction(LD_B_INDEXED, operand=NET + 40),
+                Instruction(ST, operand=_NEXT),
+                Instruction(LD_B_INDEXED, operand=NET + 41),
+                Instruction(ADD, operand=1),
+                Instruction(LSH, operand=3),
+                Instruction(ADD_X),
+                Instruction(TAX),
+                Instruction(LD_MEM, operand=_NEXT),
+            ]
+    return [
+        *steps,
+        Instruction(RET),
+        Label(f"{name} udp"),
+        Instruction(LD_H_INDEXED, operand=NET + 42),
+        Instruction(JA, operand=1),
+        Label(f"{name} fragment"),
+        Instruction(LD_IMM),
+    ]
 
 
-def _fold(bits: int) -> list[Instruction]:
+def _only_if(*values: int) -> Sequence[Instruction]:
+    """End with 0 if the accumulator holds another value than these."""
+    tests = [Instruction(JEQ, len(values) - index, 0, one) for index, one in enumerate(values)]
+    return [*tests, Instruction(RET)]
+
+
+def _mix_four(loads: Iterable[Instruction]) -> Steps:
+    """Mix the words of an IPv6 address."""
+    steps = [Instruction(LD_IMM)]
+    for load in loads:
+        steps += [Instruction(TAX), load, Instruction(ADD_X), *_mix()]
+    return steps
+
+
+def _mix() -> Sequence[Instruction]:
+    return [Instruction(MUL, operand=WORD_FACTOR), *_fold(15)]
+
+
+def _fold(bits: int) -> Sequence[Instruction]:
     """Xor the accumulator with itself shifted right."""
-    return [Instruction(_TAX), Instruction(_RSH, operand=bits), Instruction(_XOR_X)]
+    return [Instruction(TAX), Instruction(RSH, operand=bits), Instruction(XOR_X)]
 
 
-def _search(wanted: Sequence[int], found: int = KEEP_ALL, missing: int = 0) -> list[Instruction]:
+def _search(wanted: Sequence[int]) -> Sequence[Instruction | To]:
     """
     Search sorted values by halves, the last few one by one.
 
     Conditional jumps reach 255 instructions only, so the far half is reached by an unconditional one.
     """
     if len(wanted) <= _LEAF_KEYS:
-        tests = [Instruction(_JEQ, len(wanted) - index, 0, value) for index, value in enumerate(wanted)]
-        return [*tests, Instruction(_RET, operand=missing), Instruction(_RET, operand=found)]
+        tests = [Instruction(JEQ, len(wanted) - index, 0, value) for index, value in enumerate(wanted)]
+        return [*tests, Instruction(RET), To(_FOUND)]
     middle = len(wanted) // 2
-    lower, upper = (_search(half, found, missing) for half in (wanted[:middle], wanted[middle:]))
+    lower, upper = (_search(half) for half in (wanted[:middle], wanted[middle:]))
     return [
-        Instruction(_JGE, 0, 1, wanted[middle]),
-        Instruction(_JA, operand=len(lower)),
+        Instruction(JGE, 0, 1, wanted[middle]),
+        Instruction(JA, operand=len(lower)),
         *lower,
         *upper,
     ]

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from mcr.model.endpoint import Address
 
+ETHERNET_HEADER_BYTES, ETHERNET_ADDRESS_BYTES = 14, 6
+
 
 @dataclass(frozen=True, slots=True)
 class Link:
@@ -15,6 +17,7 @@ class Link:
         up: administratively up and with carrier.
         receive_queues: queues that the device spreads frames over.
         link_address: 6 bytes on Ethernet, none on links without a header.
+        stack_needs: why the host's IP stack must see all that arrives, or empty.
         addresses: of this host on it, those that may already be used as a source.
     """
 
@@ -25,3 +28,9 @@ class Link:
     receive_queues: int
     addresses: frozenset[Address]
     link_address: bytes = b""
+    stack_needs: str = ""
+
+    @property
+    def header_bytes(self) -> int | None:
+        """Give the length of the Ethernet header, None for other links."""
+        return ETHERNET_HEADER_BYTES if len(self.link_address) == ETHERNET_ADDRESS_BYTES else None

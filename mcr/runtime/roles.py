@@ -36,7 +36,9 @@ SUPERVISOR = Role(
     name="supervisor",
     package="mcr.supervisor",
     user="root",
-    capabilities=frozenset({"net_raw", "net_admin", "setuid", "setgid", "setpcap", "kill", "sys_nice"}),
+    capabilities=frozenset(
+        {"net_raw", "net_admin", "bpf", "setuid", "setgid", "setpcap", "kill", "sys_nice"}
+    ),
     no_new_privs=False,
     system_calls=(),
     distrusts="control clients, configuration, netlink, worker messages",

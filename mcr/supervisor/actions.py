@@ -46,6 +46,14 @@ class SetFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class SetBypass:
+    """Keep these destinations on an interface from the host's IP stack."""
+
+    ifindex: int
+    destinations: frozenset[Destination]
+
+
+@dataclass(frozen=True, slots=True)
 class StartWorker:
     """Start a worker's process."""
 
@@ -123,6 +131,7 @@ SocketAction = (
     | OpenOutput
     | CloseOutput
     | SetFilter
+    | SetBypass
     | Join
     | Leave
     | HoldPort

@@ -159,9 +159,10 @@ class Children:
             interface = self._state.interfaces[ifindex]
             worker.rings.add(ifindex)
             message = wire.Ring(interface.slot, interface.shape.frame_bytes, interface.shape.frames)
-            await process.send(message, [interface.rings[worker.number].fileno()])
-            if interface.watch and interface.slot % len(self._state.workers) == worker.number:
-                await process.send(wire.Watch(interface.slot), [interface.watch.fileno()])
+            await process.send(message, [interface.fanout.rings[worker.number].fileno()])
+            watches = self._state.wishes.watch_unmatched
+            if watches and interface.slot % len(self._state.workers) == worker.number:
+                await process.send(wire.Watch(interface.slot), [interface.fanout.sink.fileno()])
 
     async def _give_outputs(self, worker: Worker, process: WorkerProcess, action: GiveOutputs) -> None:
         for start in range(0, len(action.slots), wire.MAX_DESCRIPTORS):

@@ -63,6 +63,7 @@ class Layout:
         interfaces: by name, those that an active rule listens to.
         outputs: by slot.
         filters: by interface name, the destinations worth a copy.
+        bypassed: of these, those to be kept from the host's IP stack: all or none of an interface.
         pending: by rule, why it is not active.
         shares: by worker number.
     """
@@ -70,6 +71,7 @@ class Layout:
     interfaces: Mapping[str, InterfacePlan]
     outputs: Mapping[int, OutputPlan]
     filters: Mapping[str, frozenset[Destination]]
+    bypassed: Mapping[str, frozenset[Destination]]
     memberships: frozenset[Membership]
     holds: frozenset[PortHold]
     pending: Mapping[RuleId, str]
@@ -86,6 +88,7 @@ class Wishes:
     busy_poll: bool
     ring_bytes: int
     watch_unmatched: bool
+    bypass_stack: bool
 
 
 def plan(  # noqa: PLR0913, PLR0917 - all that there is to know, and each has another owner
@@ -115,10 +118,15 @@ def plan(  # noqa: PLR0913, PLR0917 - all that there is to know, and each has an
     ]
     wanted = {one.link.index for one in interfaces.values()}
     read = {ifindex: slot for ifindex, slot in interface_slots.items() if ifindex in wanted}
+    filters = {name: _destinations(name, active) for name in interfaces}
     return Layout(
         interfaces=interfaces,
         outputs=dict(_outputs(active, links, slots)),
-        filters={name: _destinations(name, active) for name in interfaces},
+        filters=filters,
+        bypassed={
+            name: filters[name] if wishes.bypass_stack and not one.link.stack_needs else frozenset()
+            for name, one in interfaces.items()
+        },
         memberships=frozenset().union(*(memberships_for(rule, links) for rule in active)),
         holds=frozenset().union(*(port_hold_for(rule, links) for rule in active)),
         pending=pending,

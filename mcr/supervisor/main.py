@@ -202,6 +202,7 @@ def _make_state(workers: int | None, configuration: Configuration) -> State:
             configuration.busy_poll,
             configuration.ring_bytes or default_ring_bytes(count),
             configuration.watch_unmatched,
+            configuration.bypass_stack,
         ),
         workers=[Worker(number, cpus[number % len(cpus)], CounterFile(number)) for number in range(count)],
         memberships=Memberships(read_limits()),

@@ -20,10 +20,12 @@ from mcr.supervisor.actions import (
     OpenRings,
     ReleasePort,
     ReleaseSlots,
+    SetBypass,
     SetFilter,
     SocketAction,
     WorkerAction,
 )
+from mcr.supervisor.bypass import Bypass
 from mcr.supervisor.children import Children
 from mcr.supervisor.layout import Layout
 from mcr.supervisor.state import OpenedOutput, OpenInterface, State
@@ -65,8 +67,7 @@ class Performer:
         await self._children.stop(deadline_s)
         with ExitStack() as closing:
             for interface in self._state.interfaces.values():
-                for each in (*interface.rings, *([interface.watch] if interface.watch else [])):
-                    closing.callback(each.close)
+                closing.callback(interface.close)
             for opened in self._state.outputs.values():
                 closing.callback(opened.socket.close)
             for held in self._state.holds.values():
@@ -86,6 +87,8 @@ class Performer:
                 state.outputs.pop(action.slot).socket.close()
             case SetFilter():
                 self._set_filter(action)
+            case SetBypass():
+                state.interfaces[action.ifindex].bypass.set(action.destinations)
             case Join():
                 state.memberships.join(action.membership)
             case Leave():
@@ -102,24 +105,19 @@ class Performer:
         if self._state.interface_slots.is_full:
             raise KernelError(f"open more than {MAX_INTERFACES} interfaces, such as", link.name, errno.ENOSPC)
         shape = sockets.ring_shape(link.mtu, self._state.wishes.ring_bytes)
-        watch = sockets.open_watch(link) if self._state.wishes.watch_unmatched else None
-        try:
-            rings = sockets.open_rings(link, len(self._state.workers), shape, action.plan.steering)
-        except KernelError:
-            if watch:
-                watch.close()
-            raise
+        watches = self._state.wishes.watch_unmatched
+        fanout = sockets.open_fanout(link, len(self._state.workers), shape, watches=watches)
         slot = self._state.interface_slots.take()
         for worker in self._state.workers:
             worker.counters.clear(interface_span(slot))
-        opened = OpenInterface(action.plan, slot, shape, rings, time.time_ns(), watch)
+        bypass = Bypass(link.index, link.header_bytes)
+        opened = OpenInterface(action.plan, slot, shape, fanout, time.time_ns(), bypass)
         self._state.interfaces[link.index] = opened
         self._log.info("interface opened", interface=link.name, steering=action.plan.steering.value)
 
     def _close_rings(self, ifindex: int) -> None:
         interface = self._state.interfaces.pop(ifindex)
-        for each in (*interface.rings, *([interface.watch] if interface.watch else [])):
-            each.close()
+        interface.close()
         self._state.interface_slots.give_back(interface.slot)
         self._log.info("interface closed", interface=interface.plan.link.name)
 
@@ -135,11 +133,9 @@ class Performer:
 
     def _set_filter(self, action: SetFilter) -> None:
         interface = self._state.interfaces[action.ifindex]
-        program = bpf.filter_program(action.destinations)
-        for ring in interface.rings:
-            _set(ring, program, bpf.all_udp())
-        if interface.watch:
-            _set(interface.watch, bpf.unmatched_program(action.destinations), bpf.nothing())
+        steering = interface.plan.steering
+        program = bpf.steering_program(action.destinations, steering, len(self._state.workers))
+        sockets.set_steering(interface.fanout, program)
         interface.destinations = action.destinations
 
     def _hold_port(self, action: HoldPort) -> None:
@@ -147,22 +143,3 @@ class Performer:
         family = socket.AF_INET if hold.address.version == 4 else socket.AF_INET6
         held = sockets.hold_port(hold.ifindex, str(hold.address), hold.port, family)
         self._state.holds[hold] = held
-
-
-def _set(target: socket.socket, program: bpf.Program, coarser: bpf.Program) -> None:
-    """
-    Set a filter, or a coarser one where the program is beyond net.core.optmem_max.
-
-    What the filter of a ring cannot tell apart, the tables do.  Old and new filter count together, so the
-    old one may have to go first; what passes in between does no harm for the same reason.
-    """
-    for wanted in (program, coarser):
-        try:
-            sockets.set_filter(target, wanted)
-        except KernelError as error:
-            if error.errno != errno.ENOMEM:
-                raise
-        else:
-            return
-    sockets.drop_filter(target)
-    sockets.set_filter(target, coarser)

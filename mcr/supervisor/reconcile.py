@@ -25,6 +25,7 @@ from mcr.supervisor.actions import (
     OpenRings,
     ReleasePort,
     ReleaseSlots,
+    SetBypass,
     SetFilter,
     StartWorker,
 )
@@ -123,6 +124,10 @@ def _finish(layout: Layout, state: State) -> Iterator[Action]:
         wanted = _wanted_destinations(layout, ifindex)
         if interface.destinations != wanted:
             yield SetFilter(ifindex, wanted)
+    for name, plan in layout.interfaces.items():
+        opened = state.interfaces.get(plan.link.index)
+        if opened and opened.bypass.destinations != layout.bypassed[name]:
+            yield SetBypass(plan.link.index, layout.bypassed[name])
     held = state.memberships.held()
     yield from (Leave(membership) for membership in sorted(held - layout.memberships, key=str))
     yield from (Join(membership) for membership in sorted(layout.memberships - held, key=str))

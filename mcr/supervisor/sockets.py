@@ -20,17 +20,18 @@ from mcr.model.endpoint import Endpoint
 from mcr.model.link import Link
 from mcr.model.policy import SourcePolicy
 from mcr.model.rule import Output
-from mcr.model.steering import Steering
 
 SOL_PACKET = 263
 PACKET_RX_RING, PACKET_STATISTICS, PACKET_COPY_THRESH, PACKET_VERSION = 5, 6, 7, 10
 PACKET_VNET_HDR, PACKET_FANOUT, PACKET_FANOUT_DATA, PACKET_IGNORE_OUTGOING = 15, 18, 22, 23
 TPACKET_V2 = 1
-FANOUT_CPU, FANOUT_CBPF = 2, 6
-FANOUT_FLAG_UNIQUEID, FANOUT_FLAG_DEFRAG = 0x2000, 0x8000
+FANOUT_CBPF = 6
+# A frame has lost its link header when it comes to the fanout, and for a cooked socket stays so.
+FANOUT_HEADER_AT = SINK_HEADER_AT = 0
+FANOUT_FLAG_UNIQUEID, FANOUT_FLAG_IGNORE_OUTGOING, FANOUT_FLAG_DEFRAG = 0x2000, 0x4000, 0x8000
 ETH_P_ALL = 0x0003
 
-SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
+SO_ATTACH_FILTER = 26
 SO_RCVBUFFORCE, SO_SNDBUFFORCE, SO_BINDTOIFINDEX = 33, 32, 62
 IP_MTU_DISCOVER, IP_PMTUDISC_DONT, IP_RECVERR = 10, 0, 11
 IPV6_MTU_DISCOVER, IPV6_RECVERR = 23, 25
@@ -45,7 +46,7 @@ RING_BYTES = 32 << 20
 INTERFACE_BYTES = 128 << 20
 # Frames longer than a ring frame wait here whole.
 COPY_QUEUE_BYTES = 16 << 20
-WATCH_QUEUE_BYTES = 1 << 17
+SINK_QUEUE_BYTES = 1 << 17
 SEND_QUEUE_BYTES = 8 << 20
 
 Arguments = ParamSpec("Arguments")
@@ -83,64 +84,79 @@ def ring_shape(mtu: int, budget_bytes: int) -> RingShape:
     return RingShape(frame_bytes, max(1, budget_bytes // (frame_bytes * per_block)) * per_block)
 
 
-def open_rings(link: Link, workers: int, shape: RingShape, steering: Steering) -> list[socket.socket]:
+@dataclass(frozen=True, slots=True)
+class Fanout:
     """
-    Open one packet socket per worker, all members of one fanout group in the order of the workers.
+    The packet sockets of an interface, in the order in which steering programs number them.
 
-    No frame passes their filters yet.
+    Attributes:
+        sink: for what no rule wants; see `mcr.model.bpf`.
+        rings: by worker number.
+    """
+
+    sink: socket.socket
+    rings: list[socket.socket]
+
+    def close(self) -> None:
+        """Close them all."""
+        for one in (self.sink, *self.rings):
+            one.close()
+
+
+def open_fanout(link: Link, workers: int, shape: RingShape, *, watches: bool) -> Fanout:
+    """
+    Open one ring per worker and a sink, to which everything goes until there is a steering program.
+
+    Args:
+        link: the interface.
+        workers: their number.
+        shape: of each ring.
+        watches: the sink keeps some of what matches no rule, to be looked at.
 
     Raises:
         KernelError: a step was refused; nothing stays open.
     """
-    rings: list[socket.socket] = []
+    fanout = Fanout(_naming("open sink on", link.name, _open_sink)(link, watches=watches), [])
     try:
+        _naming("join fanout on", link.name, _join_fanout)(fanout.sink, fanout.sink)
         for _ in range(workers):
             ring = _naming("open ring on", link.name, _open_ring)(link, shape)
-            rings.append(ring)
-            _naming("join fanout on", link.name, _join_fanout)(ring, rings[0], steering)
+            fanout.rings.append(ring)
+            _naming("join fanout on", link.name, _join_fanout)(ring, fanout.sink)
+            _naming("open filter of", "ring", _attach)(
+                ring, socket.SOL_SOCKET, SO_ATTACH_FILTER, bpf.everything()
+            )
     except KernelError:
-        for ring in rings:
-            ring.close()
+        fanout.close()
         raise
-    return rings
+    return fanout
 
 
-def open_watch(link: Link) -> socket.socket:
+def set_steering(fanout: Fanout, program: bpf.Program) -> None:
     """
-    Open a packet socket with a small queue for what matches no rule; nothing passes its filter yet.
-
-    Raises:
-        KernelError: a step was refused.
-    """
-    return _naming("open watch on", link.name, _open_watch)(link)
-
-
-def _open_watch(link: Link) -> socket.socket:
-    watch = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
-    try:
-        _attach(watch, socket.SOL_SOCKET, SO_ATTACH_FILTER, bpf.nothing())
-        watch.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
-        watch.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, WATCH_QUEUE_BYTES)
-        watch.bind((link.name, ETH_P_ALL))
-    except OSError:
-        watch.close()
-        raise
-    return watch
-
-
-def set_filter(ring: socket.socket, program: bpf.Program) -> None:
-    """
-    Replace the filter of a packet socket in one step.
+    Replace the steering program of an interface in one step.
 
     Raises:
         KernelError: the kernel refuses the program.
     """
-    _naming("set filter of", "ring", _attach)(ring, socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+    _naming("set steering of", "fanout", _attach)(
+        fanout.sink, SOL_PACKET, PACKET_FANOUT_DATA, program, FANOUT_HEADER_AT
+    )
 
 
-def drop_filter(ring: socket.socket) -> None:
-    """Let everything pass until there is a filter again."""
-    ring.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+def _open_sink(link: Link, *, watches: bool) -> socket.socket:
+    """Open with protocol 0 so that nothing is queued before the filter stands, and bind last."""
+    sink = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+    try:
+        program = bpf.unmatched_program() if watches else bpf.nothing()
+        _attach(sink, socket.SOL_SOCKET, SO_ATTACH_FILTER, program, SINK_HEADER_AT)
+        sink.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+        sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SINK_QUEUE_BYTES)
+        sink.bind((link.name, ETH_P_ALL))
+    except OSError:
+        sink.close()
+        raise
+    return sink
 
 
 def read_kernel_drops(ring: socket.socket) -> int:
@@ -191,10 +207,10 @@ def _naming(operation: str, subject: str, step: Callable[Arguments, Result]) -> 
 
 def _open_ring(link: Link, shape: RingShape) -> socket.socket:
     """
-    Open with protocol 0 so that nothing is queued before the filter stands, and bind last.
+    Open with a filter that keeps nothing.
 
-    Fanout can only be joined after the bind (fanout_add wants po->num), so the filter keeps nothing until the
-    workers have their tables.
+    Fanout can only be joined after the bind (fanout_add wants po->num), and as a member the ring gets what
+    the steering program gives it.
     """
     ring = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     try:
@@ -217,22 +233,21 @@ def _open_ring(link: Link, shape: RingShape) -> socket.socket:
     return ring
 
 
-def _join_fanout(ring: socket.socket, first: socket.socket, steering: Steering) -> None:
+def _join_fanout(member: socket.socket, first: socket.socket) -> None:
     """Let the first member find a free group number, and the others use it."""
-    kind = FANOUT_CPU if steering is Steering.CPU else FANOUT_CBPF
-    kind |= FANOUT_FLAG_DEFRAG
-    if ring is first:
-        ring.setsockopt(SOL_PACKET, PACKET_FANOUT, struct.pack("=I", (kind | FANOUT_FLAG_UNIQUEID) << 16))
+    kind = FANOUT_CBPF | FANOUT_FLAG_DEFRAG | FANOUT_FLAG_IGNORE_OUTGOING
+    if member is first:
+        member.setsockopt(SOL_PACKET, PACKET_FANOUT, struct.pack("=I", (kind | FANOUT_FLAG_UNIQUEID) << 16))
     else:
         group = first.getsockopt(SOL_PACKET, PACKET_FANOUT) & 0xFFFF
-        ring.setsockopt(SOL_PACKET, PACKET_FANOUT, struct.pack("=I", kind << 16 | group))
-    if ring is first and steering is not Steering.CPU:
-        _attach(ring, SOL_PACKET, PACKET_FANOUT_DATA, bpf.steering_program())
+        member.setsockopt(SOL_PACKET, PACKET_FANOUT, struct.pack("=I", kind << 16 | group))
 
 
-def _attach(target: socket.socket, level: int, option: int, program: bpf.Program) -> None:
+def _attach(
+    target: socket.socket, level: int, option: int, program: bpf.Program, header_at: int | None = None
+) -> None:
     """Hand over a struct sock_fprog, which points to the instructions."""
-    instructions = ctypes.create_string_buffer(bpf.packed(program))
+    instructions = ctypes.create_string_buffer(bpf.packed(program, header_at))
     target.setsockopt(level, option, struct.pack("HP", len(program), ctypes.addressof(instructions)))
 
 

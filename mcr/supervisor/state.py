@@ -10,12 +10,13 @@ from mcr.model.rule import RuleId
 from mcr.model.ruleset import Ruleset
 from mcr.model.share import Share
 from mcr.supervisor.actions import Action
+from mcr.supervisor.bypass import Bypass
 from mcr.supervisor.counters import CounterFile
 from mcr.supervisor.layout import InterfacePlan, OutputPlan, PortHold, Wishes
 from mcr.supervisor.lifecycle import WorkerState
 from mcr.supervisor.memberships import Memberships
 from mcr.supervisor.slots import SlotBook, SlotPool
-from mcr.supervisor.sockets import RingShape
+from mcr.supervisor.sockets import Fanout, RingShape
 from mcr.supervisor.workers import WorkerProcess
 from mcr.wire.counters import MAX_INTERFACES
 
@@ -26,21 +27,25 @@ class OpenInterface:
     An interface with its packet sockets.
 
     Attributes:
-        rings: by worker number.
         opened_ns: CLOCK_REALTIME; what was seen before was seen on another interface with this slot.
-        watch: for what matches no rule, or None if that is not wanted.
-        destinations: those that pass the filter.
+        bypass: keeps what only mcr wants from the IP stack.
+        destinations: those that are given to the workers.
         kernel_dropped: frames that found no room so far.
     """
 
     plan: InterfacePlan
     slot: int
     shape: RingShape
-    rings: list[socket.socket]
+    fanout: Fanout
     opened_ns: int
-    watch: socket.socket | None = None
+    bypass: Bypass
     destinations: frozenset[Destination] = frozenset()
     kernel_dropped: int = 0
+
+    def close(self) -> None:
+        """Close its sockets."""
+        self.bypass.close()
+        self.fanout.close()
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ from mcr.supervisor.sockets import read_kernel_drops
 from mcr.supervisor.state import OpenInterface, State, Worker
 from mcr.wire.counters import Snapshot, bucket_end_us
 from mcr.wire.documents import (
+    BypassDocument,
     InterfaceDocument,
     InterfaceStats,
     LatencyDocument,
@@ -106,6 +107,7 @@ class Report:
             "rules": 0,
             "memberships": [],
             "ring": {"frames": 0, "frame_bytes": 0, "bytes": 0},
+            "bypass": {"on": False, "reason": refused or "no rule has its input there"},
         }
 
     def _interface(self, interface: OpenInterface) -> InterfaceDocument:
@@ -125,7 +127,15 @@ class Report:
             "rules": len([rule for rule in active if rule.id not in self._layout.pending]),
             "memberships": sorted(str(one) for one in held if one.ifindex == link.index),
             "ring": {"frames": shape.frames, "frame_bytes": shape.frame_bytes, "bytes": shape.bytes},
+            "bypass": self._bypass(interface),
         }
+
+    def _bypass(self, interface: OpenInterface) -> BypassDocument:
+        if interface.bypass.is_on:
+            return {"on": True, "reason": ""}
+        configured = "" if self._state.wishes.bypass_stack else "bypass_stack: false is configured"
+        reason = configured or interface.plan.link.stack_needs or interface.bypass.problem
+        return {"on": False, "reason": reason or "more destinations than fit a program"}
 
     def unmatched(self) -> list[UnmatchedDocument]:
         """List what matched no rule, what came most recently first."""
@@ -225,7 +235,7 @@ class Report:
 
 def _interface_stats(interface: OpenInterface, snapshots: Sequence[Snapshot]) -> InterfaceStats:
     """The kernel's count of drops starts anew with every reading, so it is added up here."""
-    interface.kernel_dropped += sum(read_kernel_drops(ring) for ring in interface.rings)
+    interface.kernel_dropped += sum(read_kernel_drops(ring) for ring in interface.fanout.rings)
     counted = total_interface(snapshot.interface(interface.slot) for snapshot in snapshots)
     return {
         "name": interface.plan.link.name,

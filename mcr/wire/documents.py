@@ -180,6 +180,13 @@ class RingDocument(TypedDict):
     bytes: int
 
 
+class BypassDocument(TypedDict):
+    """Whether the host's IP stack is spared what only mcr wants from an interface, and if not, why."""
+
+    on: bool
+    reason: str
+
+
 class InterfaceDocument(TypedDict):
     """One interface that a rule names; *index* and *mtu* are None while it does not exist."""
 
@@ -194,6 +201,7 @@ class InterfaceDocument(TypedDict):
     rules: int
     memberships: list[str]
     ring: RingDocument
+    bypass: BypassDocument
 
 
 class VersionDocument(TypedDict):

@@ -1,6 +1,6 @@
 """The programs that the kernel runs agree with the functions that the supervisor reckons with."""
 
-import ctypes
+import os
 import random
 import select
 import socket
@@ -14,17 +14,16 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 import pytest
 
 from mcr.model import bpf
-from mcr.model.steering import rule_hash
-from mcr.supervisor.sockets import set_filter
+from mcr.model.steering import Steering, rule_hash
+from mcr.supervisor.sockets import Fanout, set_steering
 from tests.support.frames import SENDER_MAC, TCP, Packet
 from tests.support.lab import Host, Lab
 from tests.support.traffic import ETH_P_ALL, PACKET_IGNORE_OUTGOING, SO_RCVBUFFORCE, SOL_PACKET, Tap
 from tests.support.wait import DEADLINE_S
 
 # Source: linux/if_packet.h
-PACKET_FANOUT, PACKET_FANOUT_DATA = 18, 22
+PACKET_FANOUT = 18
 FANOUT_CBPF, FANOUT_FLAG_UNIQUEID = 6, 0x2000
-EVERYTHING = [bpf.Instruction(0x06, operand=bpf.KEEP_ALL)]  # BPF_RET
 QUIET_S = 0.05  # after the last frame that must come, for those that must not
 
 
@@ -45,8 +44,8 @@ def wire(lab: Lab) -> Iterator[Wire]:
 
 
 @contextmanager
-def listening(host: Host, members: int = 1) -> Iterator[list[socket.socket]]:
-    """Open packet sockets; several are a fanout group steered by the program."""
+def listening(host: Host, members: int = 2) -> Iterator[list[socket.socket]]:
+    """Open packet sockets, a fanout group as `open_fanout` makes it; the first is the sink."""
     with ExitStack() as stack:
         sockets = [
             stack.enter_context(host.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)) for _ in range(members)
@@ -55,20 +54,19 @@ def listening(host: Host, members: int = 1) -> Iterator[list[socket.socket]]:
         for one in sockets:
             one.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
             one.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
-            set_filter(one, bpf.nothing())
             one.bind(("l1", ETH_P_ALL))
             kind = FANOUT_CBPF | (0 if group else FANOUT_FLAG_UNIQUEID)
             one.setsockopt(SOL_PACKET, PACKET_FANOUT, struct.pack("=I", kind << 16 | group))
             group = one.getsockopt(SOL_PACKET, PACKET_FANOUT) & 0xFFFF
-        attach_steering(sockets[0])
         yield sockets
 
 
-def attach_steering(member: socket.socket) -> None:
-    program = bpf.steering_program()
-    instructions = ctypes.create_string_buffer(bpf.packed(program))
-    pointer = struct.pack("HP", len(program), ctypes.addressof(instructions))
-    member.setsockopt(SOL_PACKET, PACKET_FANOUT_DATA, pointer)
+def steer(
+    sockets: list[socket.socket], destinations: Iterable[int], steering: Steering = Steering.HASH
+) -> None:
+    program = bpf.steering_program(destinations, steering, len(sockets) - 1)
+    assert len(program) <= bpf.MAX_INSTRUCTIONS
+    set_steering(Fanout(sockets[0], sockets[1:]), program)
 
 
 def collect(sockets: Sequence[socket.socket], count: int) -> dict[int, list[int]]:
@@ -113,58 +111,69 @@ def send_all(tap: Tap, packets: Mapping[int, Packet]) -> None:
     tap.send(*(packet.frame() for packet in packets.values()))
 
 
-@pytest.mark.parametrize("members", [2, 3])
-def test_the_kernel_gives_each_frame_to_the_member_that_the_hash_names(wire: Wire, members: int) -> None:
-    packets = numbered(random_packets(600, random.Random(members)))
-    with listening(wire.listener, members) as sockets:
-        for one in sockets:
-            set_filter(one, EVERYTHING)
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_the_kernel_gives_each_frame_to_the_member_that_the_hash_names(wire: Wire, workers: int) -> None:
+    packets = numbered(random_packets(600, random.Random(workers)))
+    with listening(wire.listener, 1 + workers) as sockets:
+        steer(sockets, map(hash_of, packets.values()))
         send_all(wire.tap, packets)
         got = collect(sockets, len(packets))
 
-    assert got == {number: [hash_of(packet) % members] for number, packet in packets.items()}
-    assert {member for (member,) in got.values()} == set(range(members))
+    assert got == {number: [1 + hash_of(packet) % workers] for number, packet in packets.items()}
+    assert {member for (member,) in got.values()} == set(range(1, 1 + workers))
+
+
+def test_the_kernel_gives_each_frame_to_the_member_of_the_cpu_that_it_arrived_on(wire: Wire) -> None:
+    """On veth a frame arrives on the CPU that it was sent on."""
+    packets = numbered(random_packets(100, random.Random(2)))
+    allowed = os.sched_getaffinity(0)
+    workers = max(allowed) + 1
+    for cpu in allowed:
+        with listening(wire.listener, 1 + workers) as sockets:
+            steer(sockets, map(hash_of, packets.values()), Steering.CPU)
+            try:
+                os.sched_setaffinity(0, {cpu})
+                send_all(wire.tap, packets)
+            finally:
+                os.sched_setaffinity(0, allowed)
+            got = collect(sockets, len(packets))
+
+        assert got == {number: [1 + cpu] for number in packets}
 
 
 @pytest.mark.parametrize("size", [1, 2, 24, 25, 49, 1000, 3072])
-def test_a_filter_passes_its_destinations_and_nothing_else(wire: Wire, size: int) -> None:
+def test_workers_get_their_destinations_and_the_sink_all_else(wire: Wire, size: int) -> None:
     dice = random.Random(size)
     wanted = numbered(random_packets(size, dice))
     others = numbered(random_packets(500, dice), begin=size)
     not_udp = numbered((replace(packet, protocol=TCP) for packet in wanted.values()), begin=10_000)
     next_port = numbered((replace(packet, port=packet.port ^ 1) for packet in wanted.values()), begin=20_000)
+    rest = {**others, **not_udp, **next_port}
     with listening(wire.listener) as sockets:
-        set_filter(sockets[0], bpf.filter_program(map(hash_of, wanted.values())))
-        for packets in (others, not_udp, next_port, wanted):
-            send_all(wire.tap, packets)
-        got = collect(sockets, size)
+        steer(sockets, map(hash_of, wanted.values()))
+        send_all(wire.tap, {**rest, **wanted})
+        got = collect(sockets, len(rest) + size)
 
-    assert got.keys() == wanted.keys()
+    assert got == {**{number: [bpf.SINK] for number in rest}, **{number: [1] for number in wanted}}
 
 
-def test_a_filter_for_more_destinations_than_fit_passes_all_udp_and_nothing_else(wire: Wire) -> None:
+def test_more_destinations_than_fit_give_all_udp_to_the_workers(wire: Wire) -> None:
     dice = random.Random(4)
     udp = numbered(random_packets(500, dice))
     not_udp = numbered((replace(packet, protocol=TCP) for packet in udp.values()), begin=10_000)
-    program = bpf.filter_program(range(8192))
     with listening(wire.listener) as sockets:
-        set_filter(sockets[0], program)
-        send_all(wire.tap, not_udp)
-        send_all(wire.tap, udp)
-        got = collect(sockets, len(udp))
+        steer(sockets, range(8192))
+        send_all(wire.tap, {**not_udp, **udp})
+        got = collect(sockets, len(udp) + len(not_udp))
 
-    assert len(program) <= bpf.MAX_INSTRUCTIONS
-    assert got.keys() == udp.keys()
+    assert got == {**{number: [bpf.SINK] for number in not_udp}, **{number: [1] for number in udp}}
 
 
-def test_a_filter_for_nothing_passes_nothing(wire: Wire) -> None:
+def test_no_destinations_give_everything_to_the_sink(wire: Wire) -> None:
     packets = numbered(random_packets(100, random.Random(5)))
-    last = numbered(random_packets(1, random.Random(6)), begin=len(packets))
     with listening(wire.listener) as sockets:
-        set_filter(sockets[0], bpf.filter_program([]))
+        steer(sockets, [])
         send_all(wire.tap, packets)
-        set_filter(sockets[0], EVERYTHING)
-        send_all(wire.tap, last)
-        got = collect(sockets, len(last))
+        got = collect(sockets, len(packets))
 
-    assert got.keys() == last.keys()
+    assert got == {number: [bpf.SINK] for number in packets}

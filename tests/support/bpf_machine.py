@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 MASK = 0xFFFFFFFF
 NETWORK, PROTOCOL = -0x100000, -0x1000  # SKF_NET_OFF; SKF_AD_OFF + SKF_AD_PROTOCOL
+CPU_NUMBER = -0x1000 + 36  # SKF_AD_OFF + SKF_AD_CPU
 VLAN_TAG_PRESENT = -0x1000 + 48  # SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT
 
 LD, LDX, ST, STX, ALU, JMP, RET, MISC = range(8)  # BPF_CLASS
@@ -30,6 +31,7 @@ ALU_OPERATIONS: Mapping[int, Callable[[int, int], int]] = {
     0x50: lambda a, b: a & b,
     0x60: lambda a, b: a << b,
     0x70: lambda a, b: a >> b,
+    0x90: lambda a, b: a % b,
     0xA0: lambda a, b: a ^ b,
 }
 JUMPS: Mapping[int, Callable[[int, int], bool]] = {
@@ -59,16 +61,25 @@ def check(program: Sequence[Instruction]) -> None:
     assert program[-1][0] & 7 == RET
 
 
-def run(program: Sequence[Instruction], protocol: int, packet: bytes, *, tagged: bool = False) -> int:
-    """Give what *program* returns for *packet*, which begins with its IP header, of EtherType *protocol*."""
-    return Machine(protocol, packet, tagged=tagged).run(program)
+def run(
+    program: Sequence[Instruction], protocol: int, packet: bytes, *, tagged: bool = False, cpu: int = 0
+) -> int:
+    """
+    Give what *program* returns for *packet*, which begins with its IP header, of EtherType *protocol*.
+
+    Args:
+        tagged: the kernel has taken a VLAN tag out of the frame.
+        cpu: that the frame arrived on.
+    """
+    return Machine(protocol, packet, tagged=tagged, cpu=cpu).run(program)
 
 
 class Machine:
     """Registers and scratch memory for one packet."""
 
-    def __init__(self, protocol: int, packet: bytes, *, tagged: bool) -> None:
+    def __init__(self, protocol: int, packet: bytes, *, tagged: bool, cpu: int) -> None:
         self._tagged = tagged
+        self._cpu = cpu
         self._protocol = protocol
         self._packet = packet
         self._a = self._x = 0
@@ -130,6 +141,8 @@ class Machine:
         if mode == INDIRECT:
             return self._load(offset + self._x, size)
         assert mode == ABSOLUTE
+        if offset == CPU_NUMBER:
+            return self._cpu
         if offset == VLAN_TAG_PRESENT:
             return int(self._tagged)
         return self._protocol if offset == PROTOCOL else self._load(offset, size)

@@ -101,4 +101,5 @@ INTERFACE: InterfaceDocument = {
     "rules": 2,
     "memberships": ["239.1.1.1"],
     "ring": {"frames": 2048, "frame_bytes": 2048, "bytes": 4 << 20},
+    "bypass": {"on": True, "reason": ""},
 }

@@ -1,14 +1,13 @@
 """Sockets and memberships that only pretend; they notice what is opened or closed twice."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import cast
 
 from mcr.errors import KernelError
-from mcr.model.bpf import Program, nothing
+from mcr.model.bpf import Destination, Program, nothing
 from mcr.model.endpoint import Endpoint
 from mcr.model.link import Link
 from mcr.model.rule import Output
-from mcr.model.steering import Steering, rule_hash
 from mcr.supervisor.memberships import Membership
 from mcr.supervisor.sockets import RingShape, ring_shape
 from tests.support import bpf_machine
@@ -31,34 +30,58 @@ class FakeSocket:
 
 
 class Ring(FakeSocket):
-    """One worker's packet socket on an interface, and the filter that it has now."""
+    """One worker's packet socket on an interface."""
 
-    def __init__(self, number: int, worker: int, link: Link, steering: Steering) -> None:
+    def __init__(self, number: int, worker: int, fanout: "FakeFanout") -> None:
         super().__init__(number)
         self.worker = worker
-        self.link = link
-        self.steering = steering
-        self.program: Program = nothing()
+        self.link = fanout.link
+        self._fanout = fanout
 
     def passes(self, endpoint: Endpoint) -> bool:
-        """Say whether the filter lets a datagram to this destination through."""
-        whole = V4 if endpoint.address.version == 4 else V6
-        packet = type(whole)(whole.source, endpoint.address, endpoint.port)
-        return bpf_machine.run(self.program, packet.ethertype, bytes(packet)) > 0
+        """Say whether a datagram to this destination comes to any worker."""
+        return self._fanout.member(endpoint, cpu=0) > 0
 
     def may_get(self, endpoint: Endpoint, workers: int) -> bool:
         """Say whether the kernel may give a datagram to this destination to this worker."""
-        is_mine = rule_hash(endpoint.address, endpoint.port) % workers == self.worker
-        return self.passes(endpoint) and (self.steering is Steering.CPU or is_mine)
+        return self.worker + 1 in {self._fanout.member(endpoint, cpu) for cpu in range(workers)}
 
 
-class Watch(FakeSocket):
-    """The packet socket for what matches no rule, and the filter that it has now."""
+class FakeFanout:
+    """The packet sockets of an interface, and the steering program that they have now."""
 
-    def __init__(self, number: int, link: Link) -> None:
-        super().__init__(number)
+    def __init__(self, link: Link, first: int, workers: int) -> None:
         self.link = link
         self.program: Program = nothing()
+        self.sink = FakeSocket(first)
+        self.rings = [Ring(first + 1 + worker, worker, self) for worker in range(workers)]
+
+    def member(self, endpoint: Endpoint, cpu: int) -> int:
+        """Say who gets a datagram to this destination that arrives on this CPU."""
+        whole = V4 if endpoint.address.version == 4 else V6
+        packet = type(whole)(whole.source, endpoint.address, endpoint.port)
+        return bpf_machine.run(self.program, packet.ethertype, bytes(packet), cpu=cpu)
+
+    def close(self) -> None:
+        for one in (self.sink, *self.rings):
+            one.close()
+
+
+class FakeBypass:
+    """What stands for `Bypass`."""
+
+    def __init__(self, _ifindex: int, _link_bytes: int | None) -> None:
+        self.destinations: frozenset[Destination] = frozenset()
+        self.is_open = True
+
+    def set(self, destinations: frozenset[Destination]) -> None:
+        assert self.is_open
+        assert destinations != self.destinations
+        self.destinations = destinations
+
+    def close(self) -> None:
+        assert self.is_open
+        self.is_open = False
 
 
 class Sender(FakeSocket):
@@ -89,23 +112,18 @@ class FakeSockets:
         assert found.is_open, f"{found} is handed over closed"
         return found
 
-    def open_rings(self, link: Link, workers: int, _shape: RingShape, steering: Steering) -> Sequence[Ring]:
+    def open_fanout(self, link: Link, workers: int, _shape: RingShape, *, watches: bool) -> FakeFanout:
+        assert watches
         assert all(ring.link.index != link.index for ring in self.rings), f"{link.name} is opened twice"
         self._ask(f"ring {link.name}")
-        first = len(self.opened)
-        rings = [Ring(first + worker, worker, link, steering) for worker in range(workers)]
-        self.opened.extend(rings)
-        return rings
+        fanout = FakeFanout(link, len(self.opened), workers)
+        self.opened += [fanout.sink, *fanout.rings]
+        return fanout
 
-    def open_watch(self, link: Link) -> "Watch":
-        self._ask(f"watch {link.name}")
-        self.opened.append(Watch(len(self.opened), link))
-        return cast("Watch", self.opened[-1])
-
-    def set_filter(self, ring: "Ring | Watch", program: Program) -> None:
-        assert ring.is_open
-        self._ask(f"filter {ring.link.name}")
-        ring.program = program
+    def set_steering(self, fanout: FakeFanout, program: Program) -> None:
+        assert fanout.sink.is_open
+        self._ask(f"filter {fanout.link.name}")
+        fanout.program = program
 
     def open_output(self, output: Output, _ifindex: int, _version: int) -> Sender:
         self._ask(f"output {output.to.interface}")

@@ -26,7 +26,7 @@ from mcr.supervisor.lifecycle import WorkerState
 from mcr.supervisor.state import State, Worker
 from mcr.wire.counters import output_span, rule_span
 from mcr.wire.share import mapped
-from tests.support.fake_sockets import FakeMemberships, FakeSocket, FakeSockets, Ring
+from tests.support.fake_sockets import FakeBypass, FakeMemberships, FakeSocket, FakeSockets, Ring
 from tests.support.fake_worker import FakeWorker, Table, run
 
 ENOUGH_LOOKS = 200
@@ -73,7 +73,15 @@ class World:
         self._pids = itertools.count(100)
         self._sends_to_live = 0
         crew = [Worker(number, number, cast("Any", FakeCounters(self, number))) for number in range(workers)]
-        wishes = Wishes(workers, steering, 100, busy_poll=False, ring_bytes=1 << 20, watch_unmatched=True)
+        wishes = Wishes(
+            workers,
+            steering,
+            100,
+            busy_poll=False,
+            ring_bytes=1 << 20,
+            watch_unmatched=True,
+            bypass_stack=True,
+        )
         state = State(wishes, crew, cast("Any", FakeMemberships(self.refused)))
         log = structlog.wrap_logger(
             None, processors=[self._note], wrapper_class=structlog.make_filtering_bound_logger(0)
@@ -89,6 +97,7 @@ class World:
             patch.object(children, "time", clock),
             patch.object(core, "read_links", lambda: dict(self.links)),
             patch.object(perform, "sockets", self.sockets),
+            patch.object(perform, "Bypass", FakeBypass),
             patch.object(children, "WorkerProcess", SimpleNamespace(start=self._start)),
         ]
 
@@ -209,6 +218,8 @@ class World:
         layout, state = self.layout, self.state
         wanted = {one.link.index: layout.filters[name] for name, one in layout.interfaces.items()}
         assert {ifindex: one.destinations for ifindex, one in state.interfaces.items()} == wanted
+        bypassed = {one.plan.link.name: one.bypass.destinations for one in state.interfaces.values()}
+        assert bypassed == layout.bypassed
         assert {slot: one.plan for slot, one in state.outputs.items()} == layout.outputs
         assert state.memberships.held() == layout.memberships
         assert state.holds.keys() == layout.holds
@@ -224,7 +235,9 @@ class World:
         index = self.links[rule.interface].index
         rings = [ring for ring in self.sockets.rings if ring.link.index == index]
         given = [ring for ring in rings if ring.may_get(rule.input, len(rings))]
-        assert len(given) == (len(rings) if rings[0].steering is Steering.CPU else 1), f"{rule.input}: stuck"
+        assert len(given) == (
+            len(rings) if self.state.interfaces[index].plan.steering is Steering.CPU else 1
+        ), f"{rule.input}: stuck"
         slots = self.state.slots[rule.id]
         for ring in given:
             process = self.process(ring.worker)
@@ -240,7 +253,8 @@ class World:
 
     def _known_sockets(self) -> set[object]:
         state = self.state
-        rings = {ring for one in state.interfaces.values() for ring in (*one.rings, one.watch)}
+        fanouts = [one.fanout for one in state.interfaces.values()]
+        rings = {ring for fanout in fanouts for ring in (*fanout.rings, fanout.sink)}
         return {*rings, *(one.socket for one in state.outputs.values()), *state.holds.values()}
 
     # ---- plumbing ----

@@ -1,8 +1,7 @@
 """
-The programs for packet sockets, run on a machine of our own and accepted by the kernel.
+The programs for packet sockets, run on machines of our own and accepted by the kernel.
 
-What a loopback socket receives is judged too: there the kernel itself runs the filter.  The steering program
-in a real fanout is for the tests with namespaces.
+What they do in a real fanout is for the tests with namespaces.
 """
 
 import ctypes
@@ -18,18 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcr.model.bpf import (
-    KEEP_ALL,
     MAX_INSTRUCTIONS,
+    Destination,
     Program,
-    filter_program,
     nothing,
     packed,
     steering_program,
+    unmatched_program,
 )
-from mcr.model.endpoint import Address
-from mcr.model.steering import rule_hash
+from mcr.model.steering import Steering, rule_hash
 from tests.support import bpf_machine
-from tests.support.packets import ETH_P_8021Q, ETH_P_ARP, ETH_P_IP, TCP, V4, V6, Packet
+from tests.support.packets import ETH_P_ARP, ETH_P_IP, TCP, V4, V6, Packet
 from tests.support.rules import GROUPS, HOSTS_V4, HOSTS_V6, PORTS
 
 SO_ATTACH_FILTER = 26
@@ -55,12 +53,19 @@ PACKETS = st.builds(
 )
 
 
-def run(program: Program, packet: Packet) -> int:
-    return bpf_machine.run(program, packet.ethertype, bytes(packet))
+WORKERS = 7
+
+
+def hashing(destinations: Iterable[Destination], workers: int = WORKERS) -> Program:
+    return steering_program(destinations, Steering.HASH, workers)
+
+
+def run(program: Program, packet: Packet, cpu: int = 0) -> int:
+    return bpf_machine.run(program, packet.ethertype, bytes(packet), cpu=cpu)
 
 
 def passes(program: Program, packet: Packet) -> bool:
-    return run(program, packet) >= len(bytes(packet))
+    return run(program, packet) > 0
 
 
 def destination(packet: Packet) -> int:
@@ -84,21 +89,35 @@ def random_destinations(count: int, seed: int = 1) -> list[Packet]:
 
 
 @settings(max_examples=500)
-@given(PACKETS)
-def test_steering_gives_the_hash_of_the_destination(packet: Packet) -> None:
-    assert run(steering_program(), packet) == destination(packet)
+@given(PACKETS, st.integers(1, 255))
+def test_the_hash_of_the_destination_names_the_worker(packet: Packet, workers: int) -> None:
+    program = hashing([destination(packet)], workers)
+
+    assert run(program, packet) == 1 + destination(packet) % workers
 
 
 @given(PACKETS, st.integers(1, 255).map(lambda bits: bytes([bits])))
 def test_steering_does_not_depend_on_anything_else(packet: Packet, change: bytes) -> None:
     other = replace(packet, payload=packet.payload + change, ttl=packet.ttl ^ change[0], source=packet.group)
+    program = hashing([destination(packet)])
 
-    assert run(steering_program(), other) == run(steering_program(), packet)
+    assert run(program, other) == run(program, packet)
 
 
-@pytest.mark.parametrize("ethertype", [ETH_P_ARP, ETH_P_8021Q])
-def test_steering_takes_whatever_is_not_ip(ethertype: int) -> None:
-    assert bpf_machine.run(steering_program(), ethertype, b"") == 0
+@pytest.mark.parametrize("cpu", [0, 1, 6, 7, 63])
+def test_the_cpu_names_the_worker(cpu: int) -> None:
+    program = steering_program([destination(V4)], Steering.CPU, WORKERS)
+
+    assert run(program, V4, cpu) == 1 + cpu % WORKERS
+    assert run(program, V6, cpu) == 0
+
+
+@pytest.mark.parametrize("steering", [Steering.CPU, Steering.HASH])
+def test_what_too_many_destinations_leave_to_the_workers_is_spread_as_well(steering: Steering) -> None:
+    program = steering_program(range(FITS + 1000), steering, WORKERS)
+
+    expected = 3 if steering is Steering.CPU else destination(V4) % WORKERS
+    assert run(program, V4, cpu=3) == 1 + expected
 
 
 # ---- filter ----
@@ -106,13 +125,13 @@ def test_steering_takes_whatever_is_not_ip(ethertype: int) -> None:
 
 def test_nothing_passes_the_empty_filter() -> None:
     assert run(nothing(), V4) == 0
-    assert run(filter_program([]), V4) == 0
+    assert run(hashing([]), V4) == 0
 
 
 @given(st.lists(PACKETS, min_size=1, max_size=60), st.lists(PACKETS, max_size=60))
 def test_exactly_the_wanted_hashes_pass(wanted: list[Packet], others: list[Packet]) -> None:
     hashes = {destination(packet) for packet in wanted}
-    program = filter_program(hashes)
+    program = hashing(hashes)
 
     bpf_machine.check(program)
     assert all(passes(program, packet) for packet in wanted)
@@ -125,7 +144,7 @@ def test_exactly_the_wanted_hashes_pass(wanted: list[Packet], others: list[Packe
 def test_exactly_the_wanted_hashes_pass_whatever_their_number(size: int) -> None:
     destinations = random_destinations(size + 1000)
     wanted, others = destinations[:size], destinations[size:]
-    program = filter_program(map(destination, wanted))
+    program = hashing(map(destination, wanted))
 
     assert all(passes(program, packet) for packet in wanted)
     assert not any(passes(program, packet) for packet in others)
@@ -138,19 +157,19 @@ def neighbours(hashes: Iterable[int]) -> set[int]:
 @settings(deadline=None)
 @given(st.sets(st.one_of(st.integers(0, 200), st.integers(0, (1 << 32) - 1)), min_size=1, max_size=300))
 def test_the_search_finds_the_wanted_values_and_not_their_neighbours(hashes: set[int]) -> None:
-    """The hash of a packet cannot be chosen, so the search is entered with the accumulator set."""
-    whole = filter_program(hashes)
-    head = len(filter_program([0])) - 3
-    search = whole[head:]
+    """The hash of a packet cannot be chosen, so the search is entered with the hash in its place."""
+    whole = hashing(hashes)
+    head = len(hashing([0])) - 8  # one key and what follows: its test, two ends, four steps
 
     for value in neighbours(hashes):
-        program = [(0x00, 0, 0, value), *search]  # BPF_LD | BPF_IMM
-        assert (bpf_machine.run(program, ETH_P_IP, b"") == KEEP_ALL) == (value in hashes)
+        note = [(0x00, 0, 0, value), (0x02, 0, 0, 4)]  # BPF_LD | BPF_IMM; BPF_ST
+        found = bpf_machine.run([*note, *whole[head:]], ETH_P_IP, b"")
+        assert found == (1 + value % WORKERS if value in hashes else 0)
 
 
 @pytest.mark.parametrize("size", [FITS + 100, 4000, 8192])
 def test_more_hashes_than_fit_let_all_udp_pass(size: int) -> None:
-    program = filter_program(range(size))
+    program = hashing(range(size))
 
     bpf_machine.check(program)
     assert passes(program, V4)
@@ -161,7 +180,7 @@ def test_more_hashes_than_fit_let_all_udp_pass(size: int) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_jumps_and_lengths_are_within_what_the_kernel_takes(size: int) -> None:
-    program = filter_program(map(destination, random_destinations(size)))
+    program = hashing(map(destination, random_destinations(size)))
 
     bpf_machine.check(program)
     assert len(program) <= MAX_INSTRUCTIONS == bpf_machine.MOST_INSTRUCTIONS
@@ -169,7 +188,7 @@ def test_jumps_and_lengths_are_within_what_the_kernel_takes(size: int) -> None:
 
 @pytest.mark.parametrize("packet", [V4, V6])
 def test_other_protocols_to_a_wanted_destination_are_dropped(packet: Packet) -> None:
-    program = filter_program([destination(packet)])
+    program = hashing([destination(packet)])
 
     assert passes(program, packet)
     assert run(program, replace(packet, protocol=TCP)) == 0
@@ -182,7 +201,7 @@ def test_a_packet_that_ends_before_its_ports_is_dropped(packet: Packet, data: st
     ports_end = len(whole) - len(packet.payload) - 4
     cut = data.draw(st.integers(0, ports_end - 1))
 
-    assert bpf_machine.run(filter_program([destination(packet)]), packet.ethertype, whole[:cut]) == 0
+    assert bpf_machine.run(hashing([destination(packet)]), packet.ethertype, whole[:cut]) == 0
 
 
 # ---- the kernel ----
@@ -197,61 +216,17 @@ def attach(target: socket.socket, program: Program) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_the_kernel_accepts_every_filter(size: int) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as target:
-        attach(target, filter_program(map(destination, random_destinations(size))))
+        attach(target, hashing(map(destination, random_destinations(size))))
 
 
 def test_the_kernel_accepts_steering_and_nothing() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as target:
-        attach(target, steering_program())
+        attach(target, steering_program([1], Steering.CPU, WORKERS))
+        attach(target, unmatched_program())
         attach(target, nothing())
 
 
 def test_the_kernel_refuses_what_is_no_program() -> None:
     """Or else the tests above would prove nothing."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as target, pytest.raises(OSError, match="Invalid"):
-        attach(target, steering_program()[:-1])
-
-
-def received(receiver: socket.socket) -> set[bytes]:
-    """Take what is queued: on loopback a datagram has arrived when sending it returns."""
-    taken = set[bytes]()
-    while True:
-        try:
-            taken.add(receiver.recv(1500, socket.MSG_DONTWAIT))
-        except BlockingIOError:
-            return taken
-
-
-def test_the_kernel_computes_the_same_hash_of_ipv4_destinations() -> None:
-    generator = random.Random(4)
-    addresses: list[Address] = [IPv4Address(generator.randrange(0x7F000001, 0x7FFFFFFF)) for _ in range(400)]
-    with (
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
-    ):
-        receiver.bind(("0.0.0.0", 0))  # noqa: S104 - all of 127.0.0.0/8
-        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        port = receiver.getsockname()[1]
-        wanted = addresses[::2]
-        attach(receiver, filter_program(rule_hash(address, port) for address in wanted))
-        for address in addresses:
-            sender.sendto(address.packed, (str(address), port))
-
-        assert received(receiver) == {address.packed for address in wanted}
-
-
-@pytest.mark.parametrize("is_wanted", [True, False])
-def test_the_kernel_computes_the_same_hash_of_ipv6_destinations(is_wanted: bool) -> None:  # noqa: FBT001 - a case
-    """There is one IPv6 address on loopback, so the ports differ."""
-    loopback = IPv6Address("::1")
-    for _ in range(50):
-        with (
-            socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as receiver,
-            socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender,
-        ):
-            receiver.bind((str(loopback), 0))
-            port = receiver.getsockname()[1]
-            attach(receiver, filter_program([rule_hash(loopback, port if is_wanted else port ^ 1)]))
-            sender.sendto(b"x", (str(loopback), port))
-
-            assert received(receiver) == ({b"x"} if is_wanted else set())
+        attach(target, hashing([1])[:-1])

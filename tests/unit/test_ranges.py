@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from mcr._native import ffi, lib
 from mcr.errors import EndpointError, RuleError
-from mcr.model.bpf import KEEP_ALL, Range, filter_program, unmatched_program
+from mcr.model.bpf import KEEP_ALL, Range, bypass_program, nothing, steering_program, unmatched_program
 from mcr.model.endpoint import Address, Endpoint, parse_endpoint
 from mcr.model.mapping import parse_target
 from mcr.model.rule import Output, Rule
 from mcr.model.ruleset import problems
 from mcr.model.share import PlacedRule, Share
-from mcr.model.steering import rule_hash
+from mcr.model.steering import Steering, rule_hash
 from mcr.wire.share import mapped, pack_share, share_digest
 from tests.support import bpf_machine
 from tests.support.packets import FRAGMENT, TCP, V4, V6, Packet
@@ -239,7 +239,9 @@ def aim(data: st.DataObject, ranges: list[Range]) -> Packet:
 
 
 def passes(packet: Packet, *destinations: int | Range) -> bool:
-    return bpf_machine.run(filter_program(destinations), packet.ethertype, bytes(packet)) > 0
+    return (
+        bpf_machine.run(steering_program(destinations, Steering.HASH, 3), packet.ethertype, bytes(packet)) > 0
+    )
 
 
 @settings(max_examples=300, deadline=None)
@@ -273,10 +275,14 @@ def test_fragments_over_ipv6_pass_as_port_0() -> None:
     assert not passes(fragment, Range(V6.group, 128, 1, 65535))
 
 
-def is_unmatched(packet: Packet, *destinations: int | Range) -> bool:
-    kept = bpf_machine.run(unmatched_program(destinations), packet.ethertype, bytes(packet))
+def is_unmatched(packet: Packet) -> bool:
+    kept = bpf_machine.run(unmatched_program(), packet.ethertype, bytes(packet))
     assert kept in {0, KEEP_ALL}
     return kept > 0
+
+
+def bypasses(packet: Packet, *destinations: int | Range) -> bool:
+    return bpf_machine.run(bypass_program(destinations), packet.ethertype, bytes(packet)) > 0
 
 
 @settings(max_examples=300, deadline=None)
@@ -285,7 +291,7 @@ def is_unmatched(packet: Packet, *destinations: int | Range) -> bool:
     st.lists(st.tuples(st.ip_addresses(network="239.1.0.0/30"), st.integers(1, 5)), max_size=40),
     st.data(),
 )
-def test_what_is_unmatched_is_exactly_the_udp_multicast_that_does_not_pass(
+def test_what_bypasses_the_stack_is_what_comes_to_the_workers(
     ranges: list[Range], singles: list[tuple[Address, int]], data: st.DataObject
 ) -> None:
     wanted: list[int | Range] = [*ranges, *(rule_hash(*one) for one in singles)]
@@ -294,36 +300,45 @@ def test_what_is_unmatched_is_exactly_the_udp_multicast_that_does_not_pass(
     if (group, port) in singles:
         packet = replace(V4, group=group, port=port)
 
-    assert is_unmatched(packet, *wanted) is not passes(packet, *wanted)
+    assert bypasses(packet, *wanted) == (passes(packet, *wanted) and packet.group.is_multicast)
 
 
-@pytest.mark.parametrize(
-    "packet",
-    [
-        replace(V4, group=IPv4Address("10.0.0.7")),
-        replace(V6, group=ip_address("2001:db8::7")),
-        replace(V4, protocol=TCP),
-        replace(V6, protocol=TCP),
-        replace(V4, fragment=0x00B9),
-    ],
-    ids=["unicast 4", "unicast 6", "tcp 4", "tcp 6", "later fragment"],
-)
-def test_what_is_no_udp_multicast_is_not_unmatched(packet: Packet) -> None:
-    assert not is_unmatched(packet, 1)
-    assert is_unmatched(V4, 1)
-    assert is_unmatched(V6, 1)
+NO_UDP_MULTICAST = {
+    "unicast 4": replace(V4, group=IPv4Address("10.0.0.7")),
+    "unicast 6": replace(V6, group=ip_address("2001:db8::7")),
+    "tcp 4": replace(V4, protocol=TCP),
+    "tcp 6": replace(V6, protocol=TCP),
+    "fragment 6": replace(V6, protocol=FRAGMENT),
+    "later fragment": replace(V4, fragment=0x00B9),
+}
 
 
-def test_a_tagged_frame_is_not_unmatched() -> None:
+@pytest.mark.parametrize("packet", NO_UDP_MULTICAST.values(), ids=NO_UDP_MULTICAST)
+def test_what_is_no_udp_multicast_is_not_unmatched_and_does_not_bypass(packet: Packet) -> None:
+    assert not is_unmatched(packet)
+    assert is_unmatched(V4)
+    assert is_unmatched(V6)
+    assert not bypasses(packet, rule_hash(packet.group, packet.port), rule_hash(packet.group, 0))
+
+
+def test_a_first_fragment_does_not_bypass_as_the_others_cannot() -> None:
+    wanted = rule_hash(V4.group, V4.port)
+    first = replace(V4, fragment=0x2000)
+
+    assert passes(first, wanted)
+    assert not bypasses(first, wanted)
+    assert bypasses(V4, wanted)
+
+
+def test_a_tagged_frame_is_not_unmatched_and_does_not_bypass() -> None:
     """It belongs to its VLAN's own interface."""
-    program = unmatched_program([1])
+    for program in (unmatched_program(), bypass_program([rule_hash(V4.group, V4.port)])):
+        assert bpf_machine.run(program, V4.ethertype, bytes(V4), tagged=True) == 0
+        assert bpf_machine.run(program, V4.ethertype, bytes(V4)) > 0
 
-    assert bpf_machine.run(program, V4.ethertype, bytes(V4), tagged=True) == 0
-    assert bpf_machine.run(program, V4.ethertype, bytes(V4)) > 0
 
-
-def test_more_than_fits_a_program_is_not_watched() -> None:
-    assert not is_unmatched(V4, *range(4000))
+def test_more_than_fits_a_program_does_not_bypass() -> None:
+    assert list(bypass_program(range(4000))) == list(nothing())
 
 
 # ---- in the table ----

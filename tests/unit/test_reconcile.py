@@ -34,6 +34,7 @@ from mcr.supervisor.actions import (
     OpenRings,
     ReleasePort,
     ReleaseSlots,
+    SetBypass,
     SetFilter,
     StartWorker,
 )
@@ -97,7 +98,7 @@ def test_a_rule_becomes_active_step_by_step(world: World) -> None:
         *(OpenRings, OpenOutput),
         *first,
         *second,
-        *(SetFilter, Join),
+        *(SetFilter, SetBypass, Join),
     ]
     outputs = [action.worker for action in world.actions if isinstance(action, GiveOutputs)]
     assert outputs == [holder]

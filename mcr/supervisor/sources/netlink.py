@@ -6,12 +6,14 @@ pyroute2's own sockets bring an event loop of their own, which does not run insi
 Source: rtnetlink(7), linux/ethtool.h.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import socket
 import struct
 from collections.abc import Iterator
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE
@@ -22,7 +24,8 @@ from mcr.errors import KernelError
 from mcr.model.endpoint import Address
 from mcr.model.link import Link
 
-_WATCHED_GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
+# RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR; RTNLGRP_IPV4_NETCONF and RTNLGRP_IPV6_NETCONF
+_WATCHED_GROUPS = 0x1 | 0x10 | 0x100 | 1 << 23 | 1 << 24
 _RECEIVE_BYTES = 1 << 18
 _IFF_UP, _IFF_RUNNING = 0x1, 0x40
 _WITH_ETHERNET_HEADER = {1, 772}  # ARPHRD_ETHER, ARPHRD_LOOPBACK
@@ -76,7 +79,20 @@ def _link(message: Any, addresses: dict[int, set[Address]]) -> Link:  # noqa: AN
         receive_queues=receive_queues(name),
         addresses=frozenset(addresses.get(message["index"], ())),
         link_address=_link_address(message),
+        stack_needs=_stack_needs(message, name),
     )
+
+
+def _stack_needs(message: Any, name: str) -> str:  # noqa: ANN401 - pyroute2's messages are untyped
+    """A bridge, bond or VRF takes frames from its ports, and a multicast router from its interfaces."""
+    if message.get_attr("IFLA_MASTER"):
+        return "is a port of another interface"
+    for version in ("ipv4", "ipv6"):
+        forwarding = Path("/proc/sys/net", version, "conf", name, "mc_forwarding")
+        with contextlib.suppress(OSError):
+            if forwarding.read_text(encoding="ascii").strip() != "0":
+                return "is an interface of a multicast router"
+    return ""
 
 
 def _link_address(message: Any) -> bytes:  # noqa: ANN401 - pyroute2's messages are untyped

@@ -7,7 +7,7 @@ from graphlib import CycleError, TopologicalSorter
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mcr.model.endpoint import Address, Endpoint, parse_endpoint
@@ -177,6 +177,7 @@ def reaches() -> st.SearchStrategy[Reach]:
 
 
 @given(st.lists(reaches(), max_size=30), reaches())
+@example([Reach("a", 4, 5, 5, 1, 1), Reach("a", 4, 1, 1, 1, 1)], Reach("a", 4, 0, 9, 1, 9))
 def test_what_overlaps_is_what_has_a_datagram_in_common(inputs: list[Reach], wanted: Reach) -> None:
     def points(reach: Reach) -> set[tuple[object, ...]]:
         return {

@@ -75,6 +75,25 @@ class Packet:
         return fixed + ip_address(self.source).packed + ip_address(self.destination).packed + udp
 
 
+def fragments(packet: Packet, number: int, piece_bytes: int = 1480) -> list[bytes]:
+    """
+    Give an IPv4 packet as frames of at most so much of it, a multiple of 8.
+
+    Source: RFC 791 section 3.2; *number* is the identification that they have in common.
+    """
+    whole = packet.frame()
+    link, header, body = whole[:14], whole[14:34], whole[34:]
+    frames = []
+    for at in range(0, len(body), piece_bytes):
+        piece = body[at : at + piece_bytes]
+        more = 0x2000 if at + piece_bytes < len(body) else 0
+        new = struct.pack("!BBHHH", header[0], header[1], 20 + len(piece), number, more | at // 8)
+        before = new + header[8:10]
+        checksum = struct.pack("!H", ones_complement(before + b"\0\0" + header[12:]))
+        frames.append(link + before + checksum + header[12:] + piece)
+    return frames
+
+
 def ones_complement(data: bytes) -> int:
     """Give the Internet checksum."""
     padded = data + bytes(len(data) % 2)

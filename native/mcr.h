@@ -32,6 +32,7 @@ enum mcr_ignored {
 	MCR_IGNORED_CHECKSUM,	 /* wrong on the wire */
 	MCR_IGNORED_OWN,	 /* sent by this host */
 	MCR_IGNORED_INTERRUPTED, /* in hand when the worker died; read again by its successor */
+	MCR_IGNORED_EXTENSION,	 /* IPv6 extension headers that must not be skipped */
 };
 
 /* Why a matched datagram did not leave by one output. */

@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 
 from mcr.model.bpf import (
     KEEP_ALL,
+    MAX_EXTENSIONS,
     MAX_INSTRUCTIONS,
     Program,
+    Range,
     filter_program,
     nothing,
     packed,
@@ -29,8 +31,22 @@ from mcr.model.bpf import (
 from mcr.model.endpoint import Address
 from mcr.model.steering import rule_hash
 from tests.support import bpf_machine
-from tests.support.packets import ETH_P_8021Q, ETH_P_ARP, ETH_P_IP, TCP, V4, V6, Packet
-from tests.support.rules import GROUPS, HOSTS_V4, HOSTS_V6, PORTS
+from tests.support.packets import (
+    DESTINATION,
+    ETH_P_8021AD,
+    ETH_P_8021Q,
+    ETH_P_ARP,
+    ETH_P_IP,
+    FRAGMENT,
+    HOP_BY_HOP,
+    ROUTING,
+    TCP,
+    V4,
+    V6,
+    Packet,
+    extension,
+)
+from tests.support.rules import GROUPS, GROUPS_V6, HOSTS_V4, HOSTS_V6, PORTS
 
 SO_ATTACH_FILTER = 26
 FITS = 3072  # hashes that a program has room for, as `filter_program` says
@@ -52,6 +68,19 @@ PACKETS = st.builds(
     st.integers(0, 10).flatmap(lambda words: st.binary(min_size=4 * words, max_size=4 * words)),
     st.binary(max_size=64),
     st.integers(0, 255),
+)
+
+
+EXTENSIONS = st.lists(
+    st.builds(extension, st.sampled_from([HOP_BY_HOP, ROUTING, DESTINATION]), st.binary(max_size=600)),
+    min_size=1,
+    max_size=MAX_EXTENSIONS,
+).map(tuple)
+V6_PACKETS = st.builds(
+    lambda group, port, extensions: replace(V6, group=group, port=port, extensions=extensions),
+    GROUPS_V6,
+    PORTS,
+    EXTENSIONS,
 )
 
 
@@ -99,6 +128,21 @@ def test_steering_does_not_depend_on_anything_else(packet: Packet, change: bytes
 @pytest.mark.parametrize("ethertype", [ETH_P_ARP, ETH_P_8021Q])
 def test_steering_takes_whatever_is_not_ip(ethertype: int) -> None:
     assert bpf_machine.run(steering_program(), ethertype, b"") == 0
+
+
+@given(V6_PACKETS)
+def test_steering_looks_behind_extension_headers(packet: Packet) -> None:
+    assert run(steering_program(), packet) == destination(packet)
+
+
+def tagged(packet: Packet, tag: int = 7) -> bytes:
+    """Give what is behind the first of two VLAN tags."""
+    return struct.pack("!HH", tag, packet.ethertype) + bytes(packet)
+
+
+@given(PACKETS | V6_PACKETS, st.sampled_from([ETH_P_8021Q, ETH_P_8021AD]))
+def test_steering_looks_behind_a_second_tag(packet: Packet, outer: int) -> None:
+    assert bpf_machine.run(steering_program(), outer, tagged(packet)) == destination(packet)
 
 
 # ---- filter ----
@@ -174,6 +218,58 @@ def test_other_protocols_to_a_wanted_destination_are_dropped(packet: Packet) -> 
     assert passes(program, packet)
     assert run(program, replace(packet, protocol=TCP)) == 0
     assert bpf_machine.run(program, ETH_P_ARP, bytes(packet)) == 0
+
+
+@given(V6_PACKETS, V6_PACKETS, st.booleans())
+def test_extension_headers_do_not_hide_the_destination(
+    wanted: Packet,
+    other: Packet,
+    in_range: bool,  # noqa: FBT001 - made by hypothesis
+) -> None:
+    of = Range(wanted.group, 128, wanted.port, wanted.port) if in_range else destination(wanted)
+    program = filter_program([of])
+
+    assert passes(program, wanted)
+    assert passes(program, other) == (destination(wanted) == destination(other))
+    assert run(program, replace(wanted, protocol=TCP)) == 0
+
+
+def test_more_extension_headers_than_there_may_be_are_dropped() -> None:
+    most = (extension(DESTINATION, b""),) * MAX_EXTENSIONS
+    program = filter_program([destination(V6)])
+
+    assert passes(program, replace(V6, extensions=most))
+    assert not passes(program, replace(V6, extensions=(*most, most[0])))
+
+
+@given(V6_PACKETS)
+def test_a_fragment_behind_extension_headers_counts_as_port_0(packet: Packet) -> None:
+    fragment = replace(packet, protocol=FRAGMENT)
+
+    assert passes(filter_program([rule_hash(packet.group, 0)]), fragment)
+    assert not passes(filter_program([destination(packet)]), fragment)
+
+
+@given(PACKETS | V6_PACKETS, PACKETS, st.booleans(), st.sampled_from([ETH_P_8021Q, ETH_P_8021AD]))
+def test_of_frames_with_two_tags_those_for_a_rule_pass_to_be_counted(
+    wanted: Packet,
+    other: Packet,
+    in_range: bool,  # noqa: FBT001 - made by hypothesis
+    outer: int,
+) -> None:
+    length = wanted.group.max_prefixlen
+    of = Range(wanted.group, length, wanted.port, wanted.port) if in_range else destination(wanted)
+    program = filter_program([of])
+
+    assert bpf_machine.run(program, outer, tagged(wanted)) == KEEP_ALL
+    assert (bpf_machine.run(program, outer, tagged(other)) > 0) == passes(program, other)
+    assert bpf_machine.run(program, outer, tagged(replace(wanted, protocol=TCP))) == 0
+
+
+def test_a_third_tag_is_dropped() -> None:
+    program = filter_program([destination(V4)])
+
+    assert bpf_machine.run(program, ETH_P_8021Q, struct.pack("!HH", 7, ETH_P_8021Q) + tagged(V4)) == 0
 
 
 @given(PACKETS, st.data())

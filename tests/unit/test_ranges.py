@@ -19,7 +19,7 @@ from mcr.model.share import PlacedRule, Share
 from mcr.model.steering import rule_hash
 from mcr.wire.share import mapped, pack_share, share_digest
 from tests.support import bpf_machine
-from tests.support.packets import FRAGMENT, TCP, V4, V6, Packet
+from tests.support.packets import FRAGMENT, HOP_BY_HOP, TCP, V4, V6, Packet, extension
 from tests.support.rules import HOSTS_V4, HOSTS_V6, placed
 
 # ---- as text ----
@@ -305,8 +305,9 @@ def test_what_is_unmatched_is_exactly_the_udp_multicast_that_does_not_pass(
         replace(V4, protocol=TCP),
         replace(V6, protocol=TCP),
         replace(V4, fragment=0x00B9),
+        replace(V6, extensions=(extension(HOP_BY_HOP, b""),)),
     ],
-    ids=["unicast 4", "unicast 6", "tcp 4", "tcp 6", "later fragment"],
+    ids=["unicast 4", "unicast 6", "tcp 4", "tcp 6", "later fragment", "extension header"],
 )
 def test_what_is_no_udp_multicast_is_not_unmatched(packet: Packet) -> None:
     assert not is_unmatched(packet, 1)

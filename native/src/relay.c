@@ -388,16 +388,16 @@ static void read_ring(struct mcr_relay *relay, uint32_t slot, struct batch *batc
 	batch->full |= frames == BATCH_FRAMES || relay->arena.used > relay->arena.bytes / 2;
 }
 
-/* See struct mcr_latency. */
-static uint32_t bucket_of(uint64_t elapsed_ns)
+uint32_t mcr_relay__latency_bucket(uint64_t elapsed_ns)
 {
 	uint64_t us = elapsed_ns / NS_PER_US;
-	uint32_t octave, bucket;
+	uint32_t octave, quarters, bucket;
 
 	if (!us)
 		return 0;
 	octave = 63u - (uint32_t)__builtin_clzll(us);
-	bucket = 1 + 4 * octave + (uint32_t)((us * 4 >> octave) & 3);
+	quarters = (uint32_t)((elapsed_ns >> octave) / (NS_PER_US / 4)); /* 4 to 7 */
+	bucket = 1 + 4 * octave + quarters - 4;
 	return bucket < MCR_RULE_LATENCY_BUCKETS ? bucket : MCR_RULE_LATENCY_BUCKETS - 1;
 }
 
@@ -416,7 +416,7 @@ static void measure_latency(struct mcr_relay *relay)
 		const struct stamp *stamp = &relay->stamps[i];
 		uint64_t elapsed = now > stamp->received_ns ? now - stamp->received_ns : 0;
 
-		relay->shared->latencies[stamp->rule].buckets[bucket_of(elapsed)] +=
+		relay->shared->latencies[stamp->rule].buckets[mcr_relay__latency_bucket(elapsed)] +=
 			stamp->datagrams;
 	}
 	relay->stamp_count = 0;

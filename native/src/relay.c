@@ -233,6 +233,20 @@ static void settle(struct mcr_relay *relay)
 	shared->sequence++;
 }
 
+/* A slot that no rule has any more will belong to another one, which has not looped. */
+static void forget_loops(struct mcr_relay *relay, const struct mcr_table *previous)
+{
+	for (uint32_t slot = 0; slot < MCR_MAX_RULES; slot++) {
+		if (!previous->rule_used[slot] || relay->table->rule_used[slot])
+			continue;
+		/* Only what was written takes memory, and this is zero until then. */
+		if (relay->guards[slot].window_start_ns)
+			memset(&relay->guards[slot], 0, sizeof(relay->guards[slot]));
+		if (relay->loop.rule == slot)
+			relay->loop_found = false;
+	}
+}
+
 static void close_unused(struct mcr_relay *relay)
 {
 	for (uint32_t slot = 0; slot < MCR_MAX_INTERFACES; slot++)
@@ -466,6 +480,7 @@ int mcr_relay__install(struct mcr_relay *relay, int share_fd, uint64_t bytes)
 	relay->table = relay->spare;
 	relay->spare = previous;
 	settle(relay);
+	forget_loops(relay, previous);
 	close_unused(relay);
 	relay->next_digest_ns = 0;
 	beat(relay, now_ns());
@@ -544,7 +559,6 @@ int mcr_relay__run(struct mcr_relay *relay, int control_fd)
 	int ready = 0;
 
 	relay->waits[0] = (struct pollfd){ .fd = control_fd, .events = POLLIN };
-	relay->loop_found = false;
 	while (ready == 0 || (ready < 0 && errno == EINTR)) {
 		uint64_t now = now_ns();
 		struct batch batch = relay_batch(relay, now);
@@ -554,8 +568,11 @@ int mcr_relay__run(struct mcr_relay *relay, int control_fd)
 			look_at_unmatched(relay);
 			beat(relay, now);
 		}
-		if (relay->loop_found)
+		/* Perhaps while a table was installed. */
+		if (relay->loop_found) {
+			relay->loop_found = false;
 			return 1;
+		}
 		if (batch.full || relay->pace.busy_poll)
 			ready = poll_control(relay, now);
 		else if (relay->pace.gathering)

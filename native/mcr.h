@@ -32,6 +32,7 @@ enum mcr_ignored {
 	MCR_IGNORED_CHECKSUM,	 /* wrong on the wire */
 	MCR_IGNORED_OWN,	 /* sent by this host */
 	MCR_IGNORED_INTERRUPTED, /* in hand when the worker died; read again by its successor */
+	MCR_IGNORED_EXTENSION,	 /* IPv6 extension headers that must not be skipped */
 };
 
 /* Why a matched datagram did not leave by one output. */
@@ -95,8 +96,8 @@ struct mcr_output_counters {
 
 /*
  * Times from the kernel's receipt to the send call, per rule: bucket 0 holds what took less than 1
- * us, then four buckets for each doubling, so that bucket b > 0 begins at 2^((b-1)/4) us, linear
- * within a doubling.
+ * us, then four equal buckets for each doubling, so that bucket 1 + 4 * octave + quarter begins at
+ * 2^octave * (4 + quarter) / 4 us.  The last one holds all that took longer.
  */
 struct mcr_latency {
 	uint64_t buckets[MCR_RULE_LATENCY_BUCKETS];
@@ -275,6 +276,8 @@ int mcr_relay__attach_output(struct mcr_relay *relay, uint32_t slot, int fd, int
 int mcr_relay__install(struct mcr_relay *relay, int share_fd, uint64_t bytes);
 uint64_t mcr_relay__digest(const struct mcr_relay *relay);
 uint64_t mcr_relay__generation(const struct mcr_relay *relay);
+/* The bucket of struct mcr_latency for a time. */
+uint32_t mcr_relay__latency_bucket(uint64_t elapsed_ns);
 /* How long to let a batch gather at high rates (0: not at all), and whether to never sleep. */
 void mcr_relay__set_pace(struct mcr_relay *relay, uint32_t coalesce_us, int busy_poll);
 /* Relay until control_fd is readable (0), a loop was found (1), or the kernel refuses to wait

@@ -101,6 +101,8 @@ def show_stats(stats: StatsDocument) -> str:
     latencies = [row for rule in stats["rules"] for row in _latency(rule)]
     if latencies:
         paragraphs.append(table(["RULE", "DATAGRAMS", "P50 US", "P99 US", "P99.9 US", "MAX US"], latencies))
+    if failed := stats.get("reassembly_failed", 0):
+        paragraphs.append(f"fragments got lost: {failed} reassemblies failed on this host")
     if not stats.get("consistent", True):
         paragraphs.append("read while packets were under way: sums may differ by those")
     return "\n\n".join(paragraphs)

@@ -1,14 +1,14 @@
 """The rules that are in force together, and what keeps some from being so."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from ipaddress import ip_network
 
 from mcr.errors import RuleError
-from mcr.model.endpoint import Endpoint
-from mcr.model.mapping import Network
-from mcr.model.rule import Output, Rule, RuleId
+from mcr.model.endpoint import Address
+from mcr.model.reach import Reach, Reaches, reach_of, reach_of_output
+from mcr.model.rule import Rule, RuleId
 
 MAX_RULES = 8192
 MAX_OUTPUTS = 32768
@@ -107,89 +107,41 @@ def _same_inputs(rules: list[Rule]) -> Iterator[Problem]:
 
     Of ranges one must lie within the other, so that one of them is the more specific.
     """
-    inputs: dict[tuple[object, ...], list[Rule]] = {}
-    ranges: dict[str, list[Rule]] = {}
-    for rule in rules:
-        same = inputs.setdefault(_key(rule), [])
-        across = ranges.setdefault(rule.interface, []) if rule.input.is_range else []
-        for other in [one for one in same if _share_a_source(rule.input, one.input)] + [
-            one for one in across if _crosses(rule.input, one.input)
-        ]:
-            taken = f"that of rule {other.name!r}: {other.input}"
+    reaches = [reach_of(rule.input) for rule in rules]
+    ranges = [position for position, rule in enumerate(rules) if rule.input.is_range]
+    index = Reaches(reaches[position] for position in ranges)
+    meant: dict[tuple[Reach, Address | None], list[int]] = {}
+    for position, rule in enumerate(rules):
+        own = reaches[position]
+        same: set[int] = set()
+        # A rule that only excludes sources means all others, as one for any source means all.
+        for source in rule.input.sources or (None,):
+            before = meant.setdefault((own, source), [])
+            same.update(before)
+            before.append(position)
+        overlapping = [ranges[at] for at in index.overlapping(own)] if rule.input.is_range else []
+        crossing = [at for at in overlapping if at < position and _crosses(own, reaches[at])]
+        for at in [*sorted(same), *crossing]:
+            taken = f"that of rule {rules[at].name!r}: {rules[at].input}"
             message = f"got input {rule.input}, expected another one than {taken}"
             yield Problem(rule, RuleError("duplicate_input", message))
-        same.append(rule)
-        across.append(rule)
 
 
-def _key(rule: Rule) -> tuple[object, ...]:
-    given = rule.input
-    return rule.interface, given.address, given.prefix_length, given.port, given.last_port
-
-
-def _share_a_source(one: Endpoint, other: Endpoint) -> bool:
-    """A rule that only excludes sources means all others, as one for any source means all."""
-    if not one.sources or not other.sources:
-        return not one.sources and not other.sources
-    return not set(one.sources).isdisjoint(other.sources)
-
-
-def _crosses(one: Endpoint, other: Endpoint) -> bool:
-    """Say whether two ranges overlap and neither lies within the other."""
-    return (
-        _groups(one).overlaps(_groups(other))
-        and one.port <= other.last_port
-        and other.port <= one.last_port
-        and not _within(one, other)
-        and not _within(other, one)
-    )
-
-
-def _within(inner: Endpoint, outer: Endpoint) -> bool:
-    return (
-        inner.prefix_length >= outer.prefix_length
-        and outer.port <= inner.port
-        and inner.last_port <= outer.last_port
-    )
-
-
-def _groups(endpoint: Endpoint) -> Network:
-    return ip_network((endpoint.address, endpoint.prefix_length))
-
-
-def _feeds(output: Output, rule: Rule, other: Rule) -> bool:
-    """Say whether something that leaves by *output* of *rule* would be taken in by *other*."""
-    to = output.to
-    if to.interface != other.interface or output.version(rule.input) != other.input.address.version:
-        return False
-    if isinstance(to, Endpoint):
-        groups, (first, last) = _groups(to), (to.port, to.port)
-    else:
-        groups, (first, last) = to.image(_groups(rule.input)), to.ports(rule.input.port, rule.input.last_port)
-    return (
-        groups.overlaps(_groups(other.input)) and first <= other.input.last_port and other.input.port <= last
-    )
+def _crosses(one: Reach, other: Reach) -> bool:
+    """Say of two ranges that overlap whether neither lies within the other."""
+    return not one.is_within(other) and not other.is_within(one)
 
 
 def _rings(rules: list[Rule]) -> Iterator[Problem]:
-    """
-    Find the rules whose outputs come back to them, directly or through other rules.
-
-    Single groups and ports are matched by look-up, so that many rules cost little; ranges one by one.
-    """
-    single: dict[tuple[object, ...], set[int]] = {}
+    """Find the rules whose outputs come back to them, directly or through other rules."""
+    index = Reaches(reach_of(rule.input) for rule in rules)
+    fed: dict[int, Sequence[int]] = {}
     for position, rule in enumerate(rules):
-        single.setdefault((rule.interface, rule.input.address, rule.input.port), set()).add(position)
-    several = [position for position, rule in enumerate(rules) if rule.input.is_range]
-    fed: dict[int, set[int]] = {}
-    for position, rule in enumerate(rules):
-        fed[position] = set()
-        for output in rule.outputs:
-            fixed = isinstance(output.to, Endpoint)
-            if isinstance(output.to, Endpoint):
-                fed[position] |= single.get((output.to.interface, output.to.address, output.to.port), set())
-            others = several if fixed else range(len(rules))
-            fed[position] |= {other for other in others if _feeds(output, rule, rules[other])}
+        given = rule.input
+        groups = ip_network((given.address, given.prefix_length))
+        ports = (given.port, given.last_port)
+        reaches = {reach_of_output(output.to, groups, ports) for output in rule.outputs}
+        fed[position] = sorted({at for reach in reaches for at in index.overlapping(reach)})
     for _ in range(MAX_RINGS):
         ring = _ring(fed)
         if not ring:
@@ -198,10 +150,10 @@ def _rings(rules: list[Rule]) -> Iterator[Problem]:
         message = f"got outputs that feed their own input, expected no ring: {names}"
         last = max(ring)
         yield Problem(rules[last], RuleError("ring", message))
-        fed[last] = set()
+        fed[last] = ()
 
 
-def _ring(fed: Mapping[int, set[int]]) -> list[int]:
+def _ring(fed: Mapping[int, Sequence[int]]) -> list[int]:
     """Give one ring in the order in which packets would run through it, its first member again at its end."""
     try:
         TopologicalSorter(fed).prepare()

@@ -15,6 +15,7 @@ IGNORED_REASONS = (
     "checksum",
     "own",
     "interrupted",
+    "extension",
 )
 NOT_SENT_REASONS = (
     "no_socket",

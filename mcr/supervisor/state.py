@@ -15,6 +15,7 @@ from mcr.supervisor.counters import CounterFile
 from mcr.supervisor.layout import InterfacePlan, OutputPlan, PortHold, Wishes
 from mcr.supervisor.lifecycle import WorkerState
 from mcr.supervisor.memberships import Memberships
+from mcr.supervisor.reassembly import ReassemblyFailures
 from mcr.supervisor.slots import SlotBook, SlotPool
 from mcr.supervisor.sockets import Fanout, RingShape
 from mcr.supervisor.workers import WorkerProcess
@@ -129,4 +130,5 @@ class State:
     outputs: dict[int, OpenedOutput] = field(default_factory=dict)
     holds: dict[PortHold, socket.socket] = field(default_factory=dict)
     loops: dict[RuleId, int] = field(default_factory=dict)
+    reassembly_failures: ReassemblyFailures = field(default_factory=ReassemblyFailures)
     failures: dict[Action, str] = field(default_factory=dict)

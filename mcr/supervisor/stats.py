@@ -58,6 +58,7 @@ class Report:
         ]
         return {
             "consistent": all(snapshot.consistent for snapshot in snapshots),
+            "reassembly_failed": state.reassembly_failures.count(),
             "interfaces": [_interface_stats(interface, snapshots) for interface in state.interfaces.values()],
             "rules": [self._rule_stats(rule, snapshots, latency=latency) for rule in rules],
         }

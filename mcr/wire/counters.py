@@ -164,7 +164,7 @@ def read_latency(memory: mmap, slot: int) -> list[int]:
 
 
 def bucket_end_us(bucket: int) -> float:
-    """Give the time below which the latencies of a bucket lie."""
+    """Give the time below which the latencies of a bucket lie; the last one holds all longer ones too."""
     octave, quarter = divmod(bucket, 4)
     return float(1 << octave) * (4 + quarter) / 4 if bucket else 1.0
 

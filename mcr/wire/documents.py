@@ -147,9 +147,15 @@ class TracingDocument(TypedDict):
 
 
 class StatsDocument(TypedDict):
-    """All counters; *consistent* says that the conservation laws hold in this reading."""
+    """
+    All counters; *consistent* says that the conservation laws hold in this reading.
+
+    *reassembly_failed* counts the kernel's attempts to put fragments together that failed on this host since
+    the daemon started: two for most datagrams of which a fragment is lost.
+    """
 
     consistent: bool
+    reassembly_failed: int
     interfaces: list[InterfaceStats]
     rules: list[RuleStats]
 

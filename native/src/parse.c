@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <linux/if_ether.h>
 #include <netinet/in.h>
+#include <netinet/ip6.h>
 #include <stdbool.h>
 #include <string.h>
 
@@ -88,25 +89,86 @@ static int parse_ipv4(const struct mcr_packet *packet, struct mcr_datagram *data
 			 datagram);
 }
 
+/*
+ * Options may be skipped unless the two highest bits of their type say that whoever does not know
+ * them must discard the packet (RFC 8200 section 4.2).
+ */
+static int check_options(const uint8_t *option, const uint8_t *end)
+{
+	while (option < end) {
+		if (*option == IP6OPT_PAD1) {
+			option++;
+			continue;
+		}
+		if (end - option < 2 || end - option - 2 < option[1])
+			return REASON(MALFORMED);
+		if (IP6OPT_TYPE(*option) != IP6OPT_TYPE_SKIP)
+			return REASON(EXTENSION);
+		option += 2 + option[1];
+	}
+	return 0;
+}
+
+/*
+ * Move the cursor behind one extension header, and next to what follows it.  Hop-by-hop options
+ * stand first or nowhere; a routing header with segments left names a destination to come (RFC 8200
+ * sections 4.1 and 4.4).
+ */
+static int skip_extension(const uint8_t **cursor, const uint8_t *end, uint8_t *next, bool first)
+{
+	const uint8_t *header = *cursor;
+	uint32_t bytes;
+	uint8_t kind = *next;
+
+	if (end - header < 8 || (kind == IPPROTO_HOPOPTS && !first))
+		return REASON(MALFORMED);
+	bytes = 8u + header[1] * 8u;
+	if ((size_t)(end - header) < bytes)
+		return REASON(MALFORMED);
+	*next = header[0];
+	*cursor = header + bytes;
+	if (kind == IPPROTO_ROUTING)
+		return header[3] ? REASON(EXTENSION) : 0;
+	return check_options(header + 2, *cursor);
+}
+
+static bool is_extension(uint8_t kind)
+{
+	return kind == IPPROTO_HOPOPTS || kind == IPPROTO_ROUTING || kind == IPPROTO_DSTOPTS;
+}
+
 static int parse_ipv6(const struct mcr_packet *packet, struct mcr_datagram *datagram)
 {
-	const uint8_t *ip = packet->data;
+	const uint8_t *ip = packet->data, *cursor = ip + IPV6_HEADER_BYTES, *end;
 	uint32_t payload_bytes;
+	bool is_whole;
+	uint8_t next;
 
 	if (packet->bytes < IPV6_HEADER_BYTES || ip[0] >> 4 != 6)
 		return REASON(MALFORMED);
-	if (ip[6] == IPPROTO_FRAGMENT)
-		return REASON(FRAGMENT);
-	if (ip[6] != IPPROTO_UDP)
-		return REASON(NOT_UDP);
 	payload_bytes = read16(ip + 4);
-	if (payload_bytes > packet->bytes - IPV6_HEADER_BYTES)
+	is_whole = payload_bytes <= packet->bytes - IPV6_HEADER_BYTES;
+	end = cursor + (is_whole ? payload_bytes : 0);
+	next = ip[6];
+	if (is_extension(next) && !is_whole)
+		return REASON(TRUNCATED);
+	while (is_extension(next)) {
+		int reason = skip_extension(&cursor, end, &next, cursor == ip + IPV6_HEADER_BYTES);
+
+		if (reason)
+			return reason;
+	}
+	if (next == IPPROTO_FRAGMENT)
+		return REASON(FRAGMENT);
+	if (next != IPPROTO_UDP)
+		return REASON(NOT_UDP);
+	if (!is_whole)
 		return REASON(TRUNCATED);
 	datagram->ttl = ip[7];
 	datagram->dscp = (uint8_t)((ip[0] & 0x0F) << 2 | ip[1] >> 6);
 	memcpy(datagram->source, ip + 8, 16);
 	memcpy(datagram->group, ip + 24, 16);
-	return parse_udp(packet, ip + 8, 32, ip + IPV6_HEADER_BYTES, payload_bytes, datagram);
+	return parse_udp(packet, ip + 8, 32, cursor, (uint32_t)(end - cursor), datagram);
 }
 
 int mcr_parse__packet(const struct mcr_packet *packet, struct mcr_datagram *datagram)

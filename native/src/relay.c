@@ -233,6 +233,20 @@ static void settle(struct mcr_relay *relay)
 	shared->sequence++;
 }
 
+/* A slot that no rule has any more will belong to another one, which has not looped. */
+static void forget_loops(struct mcr_relay *relay, const struct mcr_table *previous)
+{
+	for (uint32_t slot = 0; slot < MCR_MAX_RULES; slot++) {
+		if (!previous->rule_used[slot] || relay->table->rule_used[slot])
+			continue;
+		/* Only what was written takes memory, and this is zero until then. */
+		if (relay->guards[slot].window_start_ns)
+			memset(&relay->guards[slot], 0, sizeof(relay->guards[slot]));
+		if (relay->loop.rule == slot)
+			relay->loop_found = false;
+	}
+}
+
 static void close_unused(struct mcr_relay *relay)
 {
 	for (uint32_t slot = 0; slot < MCR_MAX_INTERFACES; slot++)
@@ -388,16 +402,16 @@ static void read_ring(struct mcr_relay *relay, uint32_t slot, struct batch *batc
 	batch->full |= frames == BATCH_FRAMES || relay->arena.used > relay->arena.bytes / 2;
 }
 
-/* See struct mcr_latency. */
-static uint32_t bucket_of(uint64_t elapsed_ns)
+uint32_t mcr_relay__latency_bucket(uint64_t elapsed_ns)
 {
 	uint64_t us = elapsed_ns / NS_PER_US;
-	uint32_t octave, bucket;
+	uint32_t octave, quarters, bucket;
 
 	if (!us)
 		return 0;
 	octave = 63u - (uint32_t)__builtin_clzll(us);
-	bucket = 1 + 4 * octave + (uint32_t)((us * 4 >> octave) & 3);
+	quarters = (uint32_t)((elapsed_ns >> octave) / (NS_PER_US / 4)); /* 4 to 7 */
+	bucket = 1 + 4 * octave + quarters - 4;
 	return bucket < MCR_RULE_LATENCY_BUCKETS ? bucket : MCR_RULE_LATENCY_BUCKETS - 1;
 }
 
@@ -416,7 +430,7 @@ static void measure_latency(struct mcr_relay *relay)
 		const struct stamp *stamp = &relay->stamps[i];
 		uint64_t elapsed = now > stamp->received_ns ? now - stamp->received_ns : 0;
 
-		relay->shared->latencies[stamp->rule].buckets[bucket_of(elapsed)] +=
+		relay->shared->latencies[stamp->rule].buckets[mcr_relay__latency_bucket(elapsed)] +=
 			stamp->datagrams;
 	}
 	relay->stamp_count = 0;
@@ -466,6 +480,7 @@ int mcr_relay__install(struct mcr_relay *relay, int share_fd, uint64_t bytes)
 	relay->table = relay->spare;
 	relay->spare = previous;
 	settle(relay);
+	forget_loops(relay, previous);
 	close_unused(relay);
 	relay->next_digest_ns = 0;
 	beat(relay, now_ns());
@@ -544,7 +559,6 @@ int mcr_relay__run(struct mcr_relay *relay, int control_fd)
 	int ready = 0;
 
 	relay->waits[0] = (struct pollfd){ .fd = control_fd, .events = POLLIN };
-	relay->loop_found = false;
 	while (ready == 0 || (ready < 0 && errno == EINTR)) {
 		uint64_t now = now_ns();
 		struct batch batch = relay_batch(relay, now);
@@ -554,8 +568,11 @@ int mcr_relay__run(struct mcr_relay *relay, int control_fd)
 			look_at_unmatched(relay);
 			beat(relay, now);
 		}
-		if (relay->loop_found)
+		/* Perhaps while a table was installed. */
+		if (relay->loop_found) {
+			relay->loop_found = false;
 			return 1;
+		}
 		if (batch.full || relay->pace.busy_poll)
 			ready = poll_control(relay, now);
 		else if (relay->pace.gathering)

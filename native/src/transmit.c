@@ -45,6 +45,7 @@ void mcr_transmit__attach(struct mcr_transmit *transmit, uint32_t slot, int fd, 
 	sender->fd = fd;
 	sender->ipv6 = ip_version == 6;
 	sender->segment_bytes_limit = MCR_GATHER_BYTES;
+	sender->longer_at_ns = 0;
 	sender->retry_at_ns = 0;
 	sender->backoff_ns = 0;
 	sender->allowed_at_ns = 0;
@@ -189,23 +190,47 @@ static bool segments_refused(int error)
 	return error == -EINVAL || error == -EMSGSIZE || error == -EIO || error == -EOPNOTSUPP;
 }
 
+/* The path may take longer segments by now: its MTU changes without notice. */
+static bool may_leave_together(const struct mcr_transmit *transmit, const struct mcr_sender *sender,
+			       const struct mcr_lane *lane)
+{
+	return lane->gathered > 1 && (lane->segment_bytes <= sender->segment_bytes_limit ||
+				      transmit->now_ns >= sender->longer_at_ns);
+}
+
+static void note_segments_sent(struct mcr_sender *sender, uint32_t segment_bytes)
+{
+	if (segment_bytes > sender->segment_bytes_limit)
+		sender->segment_bytes_limit = segment_bytes;
+}
+
+static void note_segments_refused(struct mcr_transmit *transmit, struct mcr_sender *sender,
+				  uint32_t segment_bytes)
+{
+	if (segment_bytes <= sender->segment_bytes_limit)
+		sender->segment_bytes_limit = segment_bytes - 1;
+	sender->longer_at_ns = transmit->now_ns + NS_PER_S;
+}
+
 /* What leaves one by one after it was refused together was refused for being together. */
 static void flush_gathered(struct mcr_transmit *transmit, const struct mcr_lane *lane)
 {
 	struct mcr_sender *sender = &transmit->senders[lane->slot];
 	int sent;
 
-	if (lane->gathered == 1 || lane->segment_bytes > sender->segment_bytes_limit) {
+	if (!may_leave_together(transmit, sender, lane)) {
 		flush_singly(transmit, lane, 0);
 		return;
 	}
 	sent = send_segments(sender, lane);
-	if (sent > 0)
+	if (sent > 0) {
 		count_sent(transmit, lane, 0, lane->gathered);
-	else if (!segments_refused(sent))
+		note_segments_sent(sender, lane->segment_bytes);
+	} else if (!segments_refused(sent)) {
 		flush_singly(transmit, lane, sent);
-	else if (flush_singly(transmit, lane, 0))
-		sender->segment_bytes_limit = lane->segment_bytes - 1;
+	} else if (flush_singly(transmit, lane, 0)) {
+		note_segments_refused(transmit, sender, lane->segment_bytes);
+	}
 }
 
 static void flush_lane(struct mcr_transmit *transmit, struct mcr_lane *lane)

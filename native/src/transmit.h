@@ -44,7 +44,8 @@ struct mcr_sender {
 	int fd; /* -1: none */
 	bool ipv6;
 	uint16_t ip_id;
-	uint32_t segment_bytes_limit; /* longer ones do not fit the path in one segment */
+	uint32_t segment_bytes_limit; /* longer ones did not fit the path in one segment */
+	uint64_t longer_at_ns;	      /* when they are tried again */
 	uint64_t retry_at_ns;
 	uint64_t backoff_ns;
 	uint64_t allowed_at_ns; /* when the rate limit has room again */

@@ -1,7 +1,9 @@
 #include "watch.h"
 
 #include <arpa/inet.h>
+#include <linux/if_ether.h>
 #include <linux/if_packet.h>
+#include <netinet/in.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -65,6 +67,9 @@ static void note(struct mcr_unmatched *table, uint32_t interface, const uint8_t 
 	struct mcr_datagram datagram;
 	struct mcr_unmatched_entry *entry;
 
+	/* Extension headers may reach beyond what was kept; the filter passes none. */
+	if (protocol == ETH_P_IPV6 && data[6] != IPPROTO_UDP)
+		return;
 	if (mcr_parse__packet(&packet, &datagram))
 		return;
 	entry = place(table, interface, &datagram);

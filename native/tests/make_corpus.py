@@ -43,13 +43,19 @@ def ipv4(payload: bytes, *, options: bytes = b"", fragment: int = 0, no_checksum
     return head + struct.pack(">H", value) + addresses + options + content
 
 
-def ipv6(payload: bytes, *, next_header: int = 17) -> bytes:
+def ipv6(payload: bytes, *, next_header: int = 17, between: bytes = b"") -> bytes:
     """Give a packet to ff35::8000:1."""
     addresses = socket.inet_pton(socket.AF_INET6, "fd00::9") + socket.inet_pton(
         socket.AF_INET6, "ff35::8000:1"
     )
-    content = udp(payload, addresses)
+    content = between + udp(payload, addresses)
     return struct.pack(">IHBB", 0x60000000, len(content), next_header, 16) + addresses + content
+
+
+# Hop-by-hop options, a routing header without segments left, destination options.
+EXTENSIONS = (
+    bytes([43, 0, 5, 2, 0, 0, 1, 0]) + bytes([60, 0, 4, 0, 0, 0, 0, 0]) + bytes([17, 0, 1, 4, 0, 0, 0, 0])
+)
 
 
 def parse() -> Iterator[tuple[str, bytes]]:
@@ -72,6 +78,7 @@ def parse() -> Iterator[tuple[str, bytes]]:
     yield "ipv6_odd_length", v6 + ipv6(b"multicast")
     yield "ipv6_fragment", v6 + ipv6(b"multicast!", next_header=44)
     yield "ipv6_hop_by_hop", v6 + ipv6(b"multicast!", next_header=0)
+    yield "ipv6_extensions", v6 + ipv6(b"multicast!", next_header=0, between=EXTENSIONS)
     yield "ipv6_cut", v6 + ipv6(b"longer than what was kept")[:-5]
     yield "ipv4_as_ipv6", v6 + ipv4(b"multicast!" * 4)
     yield "vlan", vlan + ipv4(b"multicast!")

@@ -373,7 +373,7 @@ static void contradictions_in_ipv6_have_their_reason(void **state)
 		{ "length beyond the packet", 4, 19, REASON(TRUNCATED) },
 		{ "length of 65,535", 4, 0xFFFF, REASON(TRUNCATED) },
 		{ "fragment", 6, IPPROTO_FRAGMENT << 8 | 16, REASON(FRAGMENT) },
-		{ "hop-by-hop options", 6, IPPROTO_HOPOPTS << 8 | 16, REASON(NOT_UDP) },
+		{ "hop-by-hop options", 6, IPPROTO_HOPOPTS << 8 | 16, REASON(MALFORMED) },
 		{ "ICMP", 6, IPPROTO_ICMPV6 << 8 | 16, REASON(NOT_UDP) },
 		{ "traffic class and flow label", 0, 0x6ABC, 0 },
 		{ "UDP length below its header", 44, 7, REASON(MALFORMED) },
@@ -383,6 +383,60 @@ static void contradictions_in_ipv6_have_their_reason(void **state)
 
 	(void)state;
 	check_changes(ETH_P_IPV6, known[6].hex, changes);
+}
+
+/* Put so many units of eight bytes between the IPv6 and the UDP header; give the packet's length.
+ */
+static uint32_t insert(uint8_t *bytes, uint8_t kind, const uint8_t *header, uint32_t units)
+{
+	uint32_t count = from_hex(bytes, known[6].hex);
+
+	memmove(bytes + 40 + 8 * units, bytes + 40, count - 40);
+	memcpy(bytes + 40, header, 8 * units);
+	bytes[6] = kind;
+	packet__put16(bytes + 4, count - 40 + 8 * units);
+	return count + 8 * units;
+}
+
+static void extension_headers_are_skipped_or_have_their_reason(void **state)
+{
+	static const struct {
+		uint8_t kind;
+		uint8_t header[16];
+		uint32_t units;
+		int expected;
+	} cases[] = {
+		{ IPPROTO_HOPOPTS, { 17, 0, 5, 2, 0, 0, 1, 0 }, 1, 0 },
+		{ IPPROTO_DSTOPTS, { 17, 1, 1, 12 }, 2, 0 },
+		{ IPPROTO_DSTOPTS, { 17, 1, 0x3F, 11, [15] = 0 }, 2, 0 },
+		{ IPPROTO_DSTOPTS, { 17, 1, 1, 13 }, 2, REASON(MALFORMED) },
+		{ IPPROTO_DSTOPTS, { 17, 1, 1, 11, [15] = 1 }, 2, REASON(MALFORMED) },
+		{ IPPROTO_DSTOPTS, { 17, 0, 0x40, 4 }, 1, REASON(EXTENSION) },
+		{ IPPROTO_HOPOPTS, { 17, 0, 0xC2, 4 }, 1, REASON(EXTENSION) },
+		{ IPPROTO_ROUTING, { 17, 0, 4, 0 }, 1, 0 },
+		{ IPPROTO_ROUTING, { 17, 0, 4, 1 }, 1, REASON(EXTENSION) },
+		{ IPPROTO_DSTOPTS, { 17, 9 }, 1, REASON(MALFORMED) },
+		{ IPPROTO_DSTOPTS,
+		  { IPPROTO_HOPOPTS, 0, 1, 4, [8] = 17, 0, 1, 4 },
+		  2,
+		  REASON(MALFORMED) },
+		{ IPPROTO_HOPOPTS, { IPPROTO_DSTOPTS, 0, 1, 4, [8] = 17, 0, 1, 4 }, 2, 0 },
+		{ IPPROTO_DSTOPTS, { IPPROTO_FRAGMENT, 0, 1, 4 }, 1, REASON(FRAGMENT) },
+		{ IPPROTO_DSTOPTS, { IPPROTO_TCP, 0, 1, 4 }, 1, REASON(NOT_UDP) },
+	};
+	uint8_t bytes[128];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		uint32_t count = insert(bytes, cases[i].kind, cases[i].header, cases[i].units);
+
+		assert_int_equal(parse(ETH_P_IPV6, bytes, count), cases[i].expected);
+		assert_int_equal(parse(ETH_P_IPV6, bytes, count - 1), REASON(TRUNCATED));
+		for (uint32_t whole = 40; whole < 48 + 8 * cases[i].units; whole++) {
+			packet__put16(bytes + 4, whole - 40);
+			assert_true(parse(ETH_P_IPV6, bytes, whole) < 0);
+		}
+	}
 }
 
 /* Each ends where the packet says, so that nothing behind it may be read. */
@@ -430,6 +484,7 @@ int main(void)
 		cmocka_unit_test(lengths_up_to_the_longest_are_summed_right),
 		cmocka_unit_test(contradictions_in_ipv4_have_their_reason),
 		cmocka_unit_test(contradictions_in_ipv6_have_their_reason),
+		cmocka_unit_test(extension_headers_are_skipped_or_have_their_reason),
 		cmocka_unit_test(packets_too_short_for_udp_are_malformed),
 		cmocka_unit_test(other_protocols_are_not_udp),
 	};

@@ -63,15 +63,22 @@ static int install(const struct test_share *one)
 	return mcr_relay__install(relay, fd, bytes);
 }
 
-static void run(void)
+/* Until the control descriptor is found readable, which it is. */
+static int run_once(void)
 {
-	int control[2];
+	int control[2], result;
 
 	must(!pipe(control));
 	must(write(control[1], "", 1) == 1);
-	assert_int_equal(mcr_relay__run(relay, control[0]), 0);
+	result = mcr_relay__run(relay, control[0]);
 	close(control[0]);
 	close(control[1]);
+	return result;
+}
+
+static void run(void)
+{
+	assert_int_equal(run_once(), 0);
 }
 
 static void attach_ring(struct fake_ring *one, uint32_t slot)
@@ -482,6 +489,57 @@ static void equal_datagrams_that_have_time_to_live_are_no_loop(void **state)
 	assert_int_equal(relay->shared->outputs[0].not_sent[MCR_NOT_SENT_TTL], 0);
 }
 
+/* The same while a share is installed, at the time of the clock. */
+static void install_during_loop(const struct test_share *next)
+{
+	fake_ring__init(&ring, 2048, 256);
+	attach_ring(&ring, 0);
+	share__add_rule(&share, 0, group, PORT);
+	share__add_output(&share, MCR_TTL_AUTO, 0);
+	assert_int_equal(install(&share), 0);
+	for (uint32_t i = 0; i < 110; i++)
+		receive_ttl(&ring, 1);
+	assert_int_equal(install(next), 0);
+}
+
+static void a_loop_that_is_found_during_an_install_is_told_afterwards(void **state)
+{
+	(void)state;
+	install_during_loop(&share);
+	assert_int_equal(relay->shared->outputs[0].not_sent[MCR_NOT_SENT_TTL], 11);
+	assert_int_equal(run_once(), 1);
+	assert_memory_equal(mcr_relay__loop(relay).group, group, 16);
+	assert_int_equal(run_once(), 0);
+}
+
+static void a_rule_does_not_inherit_the_loop_of_the_one_that_had_its_slot(void **state)
+{
+	const uint64_t *not_sent = relay->shared->outputs[0].not_sent;
+	struct test_share empty;
+
+	(void)state;
+	share__init(&empty, 8);
+	empty.header.interfaces = 1;
+	install_during_loop(&empty);
+	assert_int_equal(run_once(), 0);
+	assert_int_equal(not_sent[MCR_NOT_SENT_TTL], 11);
+	assert_int_equal(install(&share), 0);
+	receive_ttl(&ring, 1);
+	assert_int_equal(run_once(), 0);
+	assert_int_equal(not_sent[MCR_NOT_SENT_TTL], 11);
+	assert_int_equal(relay->shared->rules[0].matched, 111);
+}
+
+static void a_rule_that_stays_is_guarded_on(void **state)
+{
+	(void)state;
+	install_during_loop(&share);
+	assert_int_equal(run_once(), 1);
+	receive_ttl(&ring, 1);
+	assert_int_equal(run_once(), 0);
+	assert_int_equal(relay->shared->outputs[0].not_sent[MCR_NOT_SENT_TTL], 12);
+}
+
 /* ---- on the loopback device ---- */
 
 static struct network_message message;
@@ -622,6 +680,9 @@ int main(void)
 		RELAY_TEST(a_datagram_that_comes_again_and_again_with_a_ttl_of_1_is_found),
 		RELAY_TEST(a_broken_loop_is_guarded_for_a_while_and_told_once),
 		RELAY_TEST(equal_datagrams_that_have_time_to_live_are_no_loop),
+		RELAY_TEST(a_loop_that_is_found_during_an_install_is_told_afterwards),
+		RELAY_TEST(a_rule_does_not_inherit_the_loop_of_the_one_that_had_its_slot),
+		RELAY_TEST(a_rule_that_stays_is_guarded_on),
 		NETWORK_TEST(real_datagrams_are_relayed_whole_and_in_order),
 		NETWORK_TEST(real_super_frames_are_relayed_as_their_datagrams),
 		NETWORK_TEST(a_link_that_flaps_does_not_keep_the_relay_awake),

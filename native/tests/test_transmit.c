@@ -269,6 +269,56 @@ static void payloads_longer_than_the_path_leave_one_by_one(void **state)
 	check_all_sent(6, 9000);
 }
 
+static void add_three(uint32_t bytes)
+{
+	for (uint8_t i = 0; i < 3; i++)
+		add(i, 5, bytes);
+	flush();
+}
+
+static void check_three_singly(uint32_t bytes)
+{
+	for (uint8_t i = 0; i < 3; i++)
+		check_message(i, 1, 0, bytes);
+}
+
+static void longer_payloads_leave_together_again_once_the_path_takes_them(void **state)
+{
+	(void)state;
+	want_private_network();
+	network__set_loopback(true, 1500);
+	add_three(2000);
+	check_three_singly(2000);
+	network__set_loopback(true, 65536);
+	transmit.now_ns += 999999999;
+	add_three(2000);
+	check_three_singly(2000);
+	transmit.now_ns += 1;
+	add_three(2000);
+	check_message(0, 3, 2000, 2000);
+	add_three(2000);
+	check_message(0, 3, 2000, 2000);
+	check_all_sent(12, 24000);
+}
+
+static void a_path_that_stays_short_is_tried_once_a_second(void **state)
+{
+	struct mcr_sender *sender = &transmit.senders[SLOT];
+
+	(void)state;
+	want_private_network();
+	network__set_loopback(true, 1500);
+	add_three(1800);
+	check_three_singly(1800);
+	assert_int_equal(sender->segment_bytes_limit, 1799);
+	transmit.now_ns += 1000000000;
+	add_three(2000);
+	check_three_singly(2000);
+	assert_int_equal(sender->segment_bytes_limit, 1799);
+	assert_int_equal(sender->longer_at_ns, transmit.now_ns + 1000000000);
+	check_all_sent(6, 11400);
+}
+
 static void a_socket_that_cannot_segment_sends_one_by_one(void **state)
 {
 	int yes = 1;
@@ -453,6 +503,7 @@ static void a_full_queue_costs_only_what_does_not_fit(void **state)
 	must(!setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &little, sizeof(little)));
 	mcr_transmit__attach(&transmit, SLOT, pair[0], 4);
 	transmit.senders[SLOT].segment_bytes_limit = 0;
+	transmit.senders[SLOT].longer_at_ns = UINT64_MAX;
 	for (uint8_t i = 0; i < 64; i++)
 		add(i, 1, 100);
 	flush();
@@ -619,6 +670,8 @@ int main(void)
 		OUTPUT_TEST(a_message_has_65507_bytes_at_most),
 		OUTPUT_TEST(what_is_sent_is_forgotten),
 		OUTPUT_TEST(payloads_longer_than_the_path_leave_one_by_one),
+		OUTPUT_TEST(longer_payloads_leave_together_again_once_the_path_takes_them),
+		OUTPUT_TEST(a_path_that_stays_short_is_tried_once_a_second),
 		OUTPUT_TEST(a_socket_that_cannot_segment_sends_one_by_one),
 		OUTPUT_TEST(a_payload_that_is_too_long_does_not_stop_its_neighbours),
 		OUTPUT_TEST(a_payload_that_is_too_long_does_not_stop_those_gathered_with_it),

@@ -18,6 +18,7 @@ from mcr.model.steering import Steering, rule_hash
 from mcr.supervisor.sockets import Fanout, set_steering
 from tests.support.frames import SENDER_MAC, TCP, Packet
 from tests.support.lab import Host, Lab
+from tests.support.packets import DESTINATION, HOP_BY_HOP, ROUTING, extension
 from tests.support.traffic import ETH_P_ALL, PACKET_IGNORE_OUTGOING, SO_RCVBUFFORCE, SOL_PACKET, Tap
 from tests.support.wait import DEADLINE_S
 
@@ -83,12 +84,16 @@ def collect(sockets: Sequence[socket.socket], count: int) -> dict[int, list[int]
 
 
 def random_packets(count: int, dice: random.Random) -> Iterator[Packet]:
-    """Give packets to random destinations, some of them with options in their IPv4 header."""
+    """Give packets to random destinations, some with options or extension headers."""
     for _ in range(count):
         port = dice.randrange(1, 65536)
         if dice.random() < 0.5:
             group = str(IPv6Address((0xFF3E << 112) | dice.getrandbits(112)))
-            yield Packet("fd00:1::1", group, port)
+            chain = tuple(
+                extension(dice.choice((HOP_BY_HOP, ROUTING, DESTINATION)), bytes(dice.choice((0, 6, 200))))
+                for _ in range(dice.choice((0, 0, 1, 4)))
+            )
+            yield Packet("fd00:1::1", group, port, extensions=chain)
         else:
             group = str(IPv4Address(0xE0000000 | dice.getrandbits(28)))
             options = b"\x01" * (4 * dice.choice((0, 0, 1, 2, 10)))

@@ -10,6 +10,7 @@ from tests.support.daemon import Daemon, ignored, rule_stats
 from tests.support.frames import TCP, Packet
 from tests.support.lab import Line
 from tests.support.laws import assert_all_arrived, assert_conservation
+from tests.support.packets import DESTINATION, HOP_BY_HOP, ROUTING, extension
 from tests.support.traffic import Inlet, Outlet, Tap, receiving, send
 
 CONFIG = {"rules": [{"name": "one", "from": "239.1.1.1%r0:5001", "to": ["239.2.2.2%r1:6000"]}]}
@@ -119,6 +120,81 @@ def test_a_tagged_frame_belongs_to_its_vlan_and_not_to_the_rule(line: Line, tmp_
 
     assert came == []
     assert ignored(stats, "r0") == {"vlan": 3}
+    assert_conservation(stats)
+
+
+@pytest.mark.parametrize("place", ["239.1.1.1%r0:5001", "239.1.1.0/24%r0:5000-5010"], ids=["one", "range"])
+def test_of_frames_with_two_tags_those_for_a_rule_are_counted(line: Line, tmp_path: Path, place: str) -> None:
+    """VLAN 0 in front carries a priority, and hides no VLAN behind it."""
+    config = {"rules": [{"name": "one", "from": place, "to": ["239.2.2.2%r1:6000"]}]}
+    good = Packet("10.1.0.1", "239.1.1.1", 5001, LAST)
+    with (
+        Daemon(line.relay, tmp_path, config) as daemon,
+        Inlet(line.sink, "239.2.2.2%b0:6000") as inlet,
+        Tap(line.source, "a0") as tap,
+    ):
+        tags = [(1, 2), (4094, 0), (0, 5)]
+        tagged = [replace(good, payload=b"tagged", vlan=outer, inner_vlan=inner) for outer, inner in tags]
+        others = [replace(packet, port=6001) for packet in tagged]
+        tap.send(*(packet.frame() for packet in (*tagged, *others, good)))
+        came = inlet.take_until(LAST)
+        stats = daemon.stats()
+
+    assert came == []
+    assert ignored(stats, "r0") == {"vlan": 3}
+    assert_conservation(stats)
+
+
+@pytest.mark.parametrize("steering", ["cpu", "hash"])
+@pytest.mark.parametrize(
+    "place", ["[ff3e::8000:101%r0]:5001", "[ff3e::8000:100/120%r0]:5000-5010"], ids=["one", "range"]
+)
+def test_extension_headers_of_ipv6_do_not_hide_the_datagram(
+    line: Line, tmp_path: Path, place: str, steering: str
+) -> None:
+    rule = {"name": "one", "from": place, "to": ["239.2.2.2%r1:6000"]}
+    good = Packet("fd00:1::1", "ff3e::8000:101", 5001, LAST)
+    options, padding = extension(HOP_BY_HOP, b"\x05\2\0\0"), extension(DESTINATION, bytes(600))
+    routed = extension(ROUTING, b"\4\0\0\0\0\0")
+    with (
+        Daemon(line.relay, tmp_path, {"steering": steering, "workers": 2, "rules": [rule]}) as daemon,
+        Inlet(line.sink, "239.2.2.2%b0:6000") as inlet,
+        Tap(line.source, "a0") as tap,
+    ):
+        chains = [(options,), (padding,), (routed,), (options, padding, routed, padding)]
+        longer = [replace(good, payload=b"%d" % len(chain), extensions=chain) for chain in chains]
+        others = [replace(packet, payload=b"other", port=6001) for packet in longer]
+        tap.send(*(packet.frame() for packet in (*others, *longer, good)))
+        came = inlet.take_until(LAST)
+        stats = daemon.stats()
+
+    assert [datagram.payload for datagram in came] == [b"1", b"1", b"1", b"4"]
+    assert ignored(stats, "r0") == {}
+    assert rule_stats(stats, "one")["matched"] == 5
+    assert_conservation(stats)
+
+
+def test_extension_headers_that_must_not_be_skipped_are_counted(line: Line, tmp_path: Path) -> None:
+    rule = {"name": "one", "from": "[ff3e::8000:101%r0]:5001", "to": ["239.2.2.2%r1:6000"]}
+    good = Packet("fd00:1::1", "ff3e::8000:101", 5001, LAST)
+    refused = [
+        extension(ROUTING, b"\4\1\0\0\0\0"),
+        extension(DESTINATION, b"\x41\0"),
+        extension(HOP_BY_HOP, b"\xc2\4" + bytes(4)),
+    ]
+    with (
+        Daemon(line.relay, tmp_path, {"rules": [rule]}) as daemon,
+        Inlet(line.sink, "239.2.2.2%b0:6000") as inlet,
+        Tap(line.source, "a0") as tap,
+    ):
+        longer = [replace(good, payload=b"refused", extensions=(one,)) for one in refused]
+        others = [replace(packet, port=6001) for packet in longer]
+        tap.send(*(packet.frame() for packet in (*longer, *others, good)))
+        came = inlet.take_until(LAST)
+        stats = daemon.stats()
+
+    assert came == []
+    assert ignored(stats, "r0") == {"extension": 3}
     assert_conservation(stats)
 
 

@@ -47,6 +47,7 @@ STATS = cast(
     "StatsDocument",
     {
         "consistent": True,
+        "reassembly_failed": 0,
         "interfaces": [
             {
                 "name": "eth0",

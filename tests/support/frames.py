@@ -25,6 +25,8 @@ class Packet:
         options: of the IPv4 header, a multiple of four bytes.
         protocol: what the IP header says that it carries.
         vlan: tag with this VLAN.
+        inner_vlan: and with this one behind it.
+        extensions: headers of IPv6 in front of UDP, by `tests.support.packets.extension`.
     """
 
     source: str
@@ -37,14 +39,20 @@ class Packet:
     options: bytes = b""
     protocol: int = UDP
     vlan: int | None = None
+    inner_vlan: int | None = None
+    extensions: tuple[tuple[int, bytes], ...] = ()
 
     def frame(self) -> bytes:
         """Give all bytes, from the destination's hardware address on."""
         is_v4 = ip_address(self.destination).version == 4
         body = self._ipv4() if is_v4 else self._ipv6()
-        tag = b"" if self.vlan is None else struct.pack("!HH", ETHERTYPE_VLAN, self.vlan)
+        tags = b"".join(
+            struct.pack("!HH", ETHERTYPE_VLAN, vlan)
+            for vlan in (self.vlan, self.inner_vlan)
+            if vlan is not None
+        )
         kind = struct.pack("!H", ETHERTYPE_IPV4 if is_v4 else ETHERTYPE_IPV6)
-        return group_mac(self.destination) + SENDER_MAC + tag + kind + body
+        return group_mac(self.destination) + SENDER_MAC + tags + kind + body
 
     def udp(self) -> bytes:
         """Give the UDP datagram with its header."""
@@ -71,8 +79,29 @@ class Packet:
 
     def _ipv6(self) -> bytes:
         udp = self.udp()
-        fixed = struct.pack("!IHBB", 6 << 28, len(udp), self.protocol, self.ttl)
-        return fixed + ip_address(self.source).packed + ip_address(self.destination).packed + udp
+        kinds = [*(kind for kind, _ in self.extensions), self.protocol]
+        between = b"".join(bytes([kinds[at]]) + rest for at, (_, rest) in enumerate(self.extensions, 1))
+        fixed = struct.pack("!IHBB", 6 << 28, len(between) + len(udp), kinds[0], self.ttl)
+        return fixed + ip_address(self.source).packed + ip_address(self.destination).packed + between + udp
+
+
+def fragments(packet: Packet, number: int, piece_bytes: int = 1480) -> list[bytes]:
+    """
+    Give an IPv4 packet as frames of at most so much of it, a multiple of 8.
+
+    Source: RFC 791 section 3.2; *number* is the identification that they have in common.
+    """
+    whole = packet.frame()
+    link, header, body = whole[:14], whole[14:34], whole[34:]
+    frames = []
+    for at in range(0, len(body), piece_bytes):
+        piece = body[at : at + piece_bytes]
+        more = 0x2000 if at + piece_bytes < len(body) else 0
+        new = struct.pack("!BBHHH", header[0], header[1], 20 + len(piece), number, more | at // 8)
+        before = new + header[8:10]
+        checksum = struct.pack("!H", ones_complement(before + b"\0\0" + header[12:]))
+        frames.append(link + before + checksum + header[12:] + piece)
+    return frames
 
 
 def ones_complement(data: bytes) -> int:

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 from mcr.model.endpoint import Address
 
 ETH_P_IP, ETH_P_IPV6, ETH_P_8021Q, ETH_P_8021AD, ETH_P_ARP = 0x0800, 0x86DD, 0x8100, 0x88A8, 0x0806
-TCP, UDP, FRAGMENT, HOP_BY_HOP = 6, 17, 44, 0
+TCP, UDP, FRAGMENT, HOP_BY_HOP, ROUTING, DESTINATION = 6, 17, 44, 0, 43, 60
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Packet:
     Attributes:
         options: of IPv4, whole words.
         fragment: flags and offset of IPv4.
+        extensions: headers of IPv6 between its own and UDP's, by `extension`.
         padding: what a short Ethernet frame has behind the IP packet.
     """
 
@@ -35,6 +36,7 @@ class Packet:
     udp_bytes: int | None = None
     checksum: int | None = None
     padding: bytes = b""
+    extensions: tuple[tuple[int, bytes], ...] = ()
 
     @property
     def ethertype(self) -> int:
@@ -68,9 +70,22 @@ class Packet:
 
     def _ipv6(self, udp_bytes: int) -> bytes:
         version = 6 if self.version is None else self.version
-        length = udp_bytes if self.ip_bytes is None else self.ip_bytes
-        beginning = struct.pack("!IHBB", version << 28, length, self.protocol, self.ttl)
-        return beginning + self.source.packed + self.group.packed
+        kinds = [*(kind for kind, _ in self.extensions), self.protocol]
+        between = b"".join(bytes([kinds[at]]) + rest for at, (_, rest) in enumerate(self.extensions, 1))
+        length = len(between) + udp_bytes if self.ip_bytes is None else self.ip_bytes
+        beginning = struct.pack("!IHBB", version << 28, length, kinds[0], self.ttl)
+        return beginning + self.source.packed + self.group.packed + between
+
+
+def extension(kind: int, content: bytes) -> tuple[int, bytes]:
+    """
+    Give an extension header without its first byte, which names what follows it.
+
+    Source: RFC 8200 section 4.2: *content* is options, or of a routing header all behind its length; what is
+    missing to units of eight bytes is Pad1.
+    """
+    units = -(-(2 + len(content)) // 8)
+    return kind, bytes([units - 1]) + content + bytes(8 * units - 2 - len(content))
 
 
 def internet_checksum(data: bytes) -> int:

@@ -17,9 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcr.model.bpf import (
+    MAX_EXTENSIONS,
     MAX_INSTRUCTIONS,
     Destination,
     Program,
+    Range,
     nothing,
     packed,
     steering_program,
@@ -27,11 +29,25 @@ from mcr.model.bpf import (
 )
 from mcr.model.steering import Steering, rule_hash
 from tests.support import bpf_machine
-from tests.support.packets import ETH_P_ARP, ETH_P_IP, TCP, V4, V6, Packet
-from tests.support.rules import GROUPS, HOSTS_V4, HOSTS_V6, PORTS
+from tests.support.packets import (
+    DESTINATION,
+    ETH_P_8021AD,
+    ETH_P_8021Q,
+    ETH_P_ARP,
+    ETH_P_IP,
+    FRAGMENT,
+    HOP_BY_HOP,
+    ROUTING,
+    TCP,
+    V4,
+    V6,
+    Packet,
+    extension,
+)
+from tests.support.rules import GROUPS, GROUPS_V6, HOSTS_V4, HOSTS_V6, PORTS
 
 SO_ATTACH_FILTER = 26
-FITS = 3072  # hashes that a program has room for, as `filter_program` says
+FITS = 3072  # hashes that a program has room for, as `steering_program` says
 SIZES = [1, 2, 23, 24, 25, 47, 48, 49, 500, 3000, FITS, FITS + 1, 4000]
 
 PACKETS = st.builds(
@@ -52,6 +68,18 @@ PACKETS = st.builds(
     st.integers(0, 255),
 )
 
+
+EXTENSIONS = st.lists(
+    st.builds(extension, st.sampled_from([HOP_BY_HOP, ROUTING, DESTINATION]), st.binary(max_size=600)),
+    min_size=1,
+    max_size=MAX_EXTENSIONS,
+).map(tuple)
+V6_PACKETS = st.builds(
+    lambda group, port, extensions: replace(V6, group=group, port=port, extensions=extensions),
+    GROUPS_V6,
+    PORTS,
+    EXTENSIONS,
+)
 
 WORKERS = 7
 
@@ -193,6 +221,63 @@ def test_other_protocols_to_a_wanted_destination_are_dropped(packet: Packet) -> 
     assert passes(program, packet)
     assert run(program, replace(packet, protocol=TCP)) == 0
     assert bpf_machine.run(program, ETH_P_ARP, bytes(packet)) == 0
+
+
+@given(V6_PACKETS, V6_PACKETS, st.booleans())
+def test_extension_headers_do_not_hide_the_destination(
+    wanted: Packet,
+    other: Packet,
+    in_range: bool,  # noqa: FBT001 - made by hypothesis
+) -> None:
+    of = Range(wanted.group, 128, wanted.port, wanted.port) if in_range else destination(wanted)
+    program = hashing([of])
+
+    assert run(program, wanted) == 1 + destination(wanted) % WORKERS
+    assert passes(program, other) == (destination(wanted) == destination(other))
+    assert run(program, replace(wanted, protocol=TCP)) == 0
+
+
+def test_more_extension_headers_than_there_may_be_are_dropped() -> None:
+    most = (extension(DESTINATION, b""),) * MAX_EXTENSIONS
+    program = hashing([destination(V6)])
+
+    assert passes(program, replace(V6, extensions=most))
+    assert not passes(program, replace(V6, extensions=(*most, most[0])))
+
+
+@given(V6_PACKETS)
+def test_a_fragment_behind_extension_headers_counts_as_port_0(packet: Packet) -> None:
+    fragment = replace(packet, protocol=FRAGMENT)
+
+    assert passes(hashing([rule_hash(packet.group, 0)]), fragment)
+    assert not passes(hashing([destination(packet)]), fragment)
+
+
+def tagged(packet: Packet, tag: int = 7) -> bytes:
+    """Give what is behind the first of two VLAN tags."""
+    return struct.pack("!HH", tag, packet.ethertype) + bytes(packet)
+
+
+@given(PACKETS | V6_PACKETS, PACKETS, st.booleans(), st.sampled_from([ETH_P_8021Q, ETH_P_8021AD]))
+def test_of_frames_with_two_tags_those_for_a_rule_pass_to_be_counted(
+    wanted: Packet,
+    other: Packet,
+    in_range: bool,  # noqa: FBT001 - made by hypothesis
+    outer: int,
+) -> None:
+    length = wanted.group.max_prefixlen
+    of = Range(wanted.group, length, wanted.port, wanted.port) if in_range else destination(wanted)
+    program = hashing([of])
+
+    assert bpf_machine.run(program, outer, tagged(wanted)) == 1 + destination(wanted) % WORKERS
+    assert (bpf_machine.run(program, outer, tagged(other)) > 0) == passes(program, other)
+    assert bpf_machine.run(program, outer, tagged(replace(wanted, protocol=TCP))) == 0
+
+
+def test_a_third_tag_is_dropped() -> None:
+    program = hashing([destination(V4)])
+
+    assert bpf_machine.run(program, ETH_P_8021Q, struct.pack("!HH", 7, ETH_P_8021Q) + tagged(V4)) == 0
 
 
 @given(PACKETS, st.data())

@@ -17,10 +17,12 @@ from mcr.model.stats import IGNORED_REASONS, NOT_SENT_REASONS, InterfaceCounters
 from mcr.supervisor.counters import CounterFile
 from mcr.wire import counters as wire
 from mcr.wire.counters import (
+    LATENCY_WORDS,
     SHARED_BYTES,
     SNAPSHOT_TRIES,
     WORD_BYTES,
     WorkerHeader,
+    bucket_end_us,
     interface_span,
     output_span,
     read_header,
@@ -245,3 +247,29 @@ def test_a_closed_file_is_closed() -> None:
     with pytest.raises(OSError, match="Bad file descriptor") as error:
         os.fstat(descriptor)
     assert error.value.errno == errno.EBADF
+
+
+# ---- latencies ----
+
+
+def test_latencies_are_told_apart_by_quarters_of_a_doubling_from_one_microsecond_on() -> None:
+    ends = [bucket_end_us(bucket) for bucket in range(13)]
+
+    assert ends == [1, 1.25, 1.5, 1.75, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8]
+    assert bucket_end_us(LATENCY_WORDS - 1) == 57344
+
+
+@pytest.mark.parametrize("bucket", range(LATENCY_WORDS - 1))
+def test_a_bucket_ends_where_it_is_said_to_end(bucket: int) -> None:
+    end_ns = round(1000 * bucket_end_us(bucket))
+
+    assert lib.mcr_relay__latency_bucket(end_ns - 1) == bucket
+    assert lib.mcr_relay__latency_bucket(end_ns) == bucket + 1
+
+
+@given(st.integers(0, (1 << 64) - 1) | st.integers(0, 100_000_000))
+def test_a_latency_lies_below_the_end_of_its_bucket_and_not_below_that_of_the_one_before(ns: int) -> None:
+    bucket = lib.mcr_relay__latency_bucket(ns)
+
+    assert ns < 1000 * bucket_end_us(bucket) or bucket == LATENCY_WORDS - 1
+    assert bucket == 0 or ns >= 1000 * bucket_end_us(bucket - 1)

@@ -12,6 +12,7 @@ from mcr.model.endpoint import Address
 from mcr.model.stats import IGNORED_REASONS
 from mcr.wire.share import mapped
 from tests.support.packets import (
+    DESTINATION,
     ETH_P_8021AD,
     ETH_P_8021Q,
     ETH_P_ARP,
@@ -19,11 +20,13 @@ from tests.support.packets import (
     ETH_P_IPV6,
     FRAGMENT,
     HOP_BY_HOP,
+    ROUTING,
     TCP,
     UDP,
     V4,
     V6,
     Packet,
+    extension,
 )
 from tests.support.rules import GROUPS, HOSTS_V4, HOSTS_V6, PORTS
 
@@ -69,7 +72,8 @@ def parse_packet(packet: Packet, *, checksum_known: bool = False) -> Datagram | 
 
 def expected(packet: Packet) -> Datagram:
     """Give what is in a packet that has nothing wrong with it."""
-    start = 28 + len(packet.options) if packet.group.version == 4 else 48
+    between = sum(1 + len(rest) for _, rest in packet.extensions)
+    start = 28 + len(packet.options) if packet.group.version == 4 else 48 + between
     return Datagram(
         mapped(packet.source), mapped(packet.group), packet.port, packet.ttl, packet.payload, start
     )
@@ -171,6 +175,19 @@ def test_a_flipped_byte_of_the_ipv4_header_is_seen(position: int, bits: int, che
     }
 
 
+OPTIONS = extension(DESTINATION, b"\x05\2ab")
+ROUTED = extension(ROUTING, b"\x02\x01\0\0\0\0" + V6.group.packed)
+SKIPPED = [
+    extension(HOP_BY_HOP, b"\x05\2\0\0"),  # router alert
+    extension(HOP_BY_HOP, b"\1\2\0\0\0\0\x3f\3abc"),
+    extension(DESTINATION, b""),
+    extension(DESTINATION, bytes(254) + b"\x1e\xff" + bytes(255)),
+    extension(ROUTING, b"\x02\0\0\0\0\0" + V6.group.packed),
+]
+
+
+LONG = replace(V6, extensions=tuple(SKIPPED[1:]))
+
 CASES: list[tuple[str, Packet, str]] = [
     ("ipv4 in a frame that says ipv6", replace(V6, version=4), "malformed"),
     ("ipv6 in a frame that says ipv4", replace(V4, version=6), "malformed"),
@@ -194,7 +211,28 @@ CASES: list[tuple[str, Packet, str]] = [
     ("tcp in ipv4", replace(V4, protocol=TCP), "not_udp"),
     ("tcp in ipv6", replace(V6, protocol=TCP), "not_udp"),
     ("a fragment of tcp", replace(V4, protocol=TCP, fragment=185), "not_udp"),
-    ("options of ipv6", replace(V6, protocol=HOP_BY_HOP), "not_udp"),
+    ("options of ipv6 that are none", replace(V6, protocol=HOP_BY_HOP), "malformed"),
+    *(
+        (f"extensions of ipv6: {name}", replace(V6, extensions=tuple(extensions)), reason)
+        for name, extensions, reason in [
+            ("a routing header with a segment left", [ROUTED], "extension"),
+            ("an option to discard", [extension(DESTINATION, b"\x41\x00")], "extension"),
+            ("an option to discard behind others", [extension(HOP_BY_HOP, b"\x05\2ab\0\xc2\0")], "extension"),
+            ("an option beyond its header", [extension(DESTINATION, b"\x05\5abcd")], "malformed"),
+            ("half an option", [extension(DESTINATION, b"\0\0\0\0\0\1")], "malformed"),
+            ("hop-by-hop options in the second place", [OPTIONS, extension(HOP_BY_HOP, b"")], "malformed"),
+            ("a header beyond the packet", [(DESTINATION, b"\xff" + bytes(6))], "malformed"),
+        ]
+    ),
+    ("tcp behind an extension", replace(V6, extensions=(OPTIONS,), protocol=TCP), "not_udp"),
+    ("a fragment behind an extension", replace(V6, extensions=(OPTIONS,), protocol=FRAGMENT), "fragment"),
+    ("an extension and no more", replace(V6, extensions=(OPTIONS,), ip_bytes=8), "malformed"),
+    ("an extension cut", replace(V6, extensions=(OPTIONS,), ip_bytes=7), "malformed"),
+    (
+        "extensions longer than what was captured",
+        replace(V6, extensions=(OPTIONS,), ip_bytes=24),
+        "truncated",
+    ),
     *(
         case
         for packet in BOTH
@@ -227,6 +265,14 @@ def test_what_contradicts_itself_is_ignored(packet: Packet, reason: str, *, chec
     assert parse_packet(packet, checksum_known=checksum_known) == reason
 
 
+@given(st.lists(st.sampled_from(SKIPPED), max_size=6), st.binary(max_size=50))
+def test_extension_headers_of_ipv6_are_skipped(extensions: list[tuple[int, bytes]], payload: bytes) -> None:
+    packet = replace(V6, extensions=tuple(extensions), payload=payload)
+    is_right = all(kind != HOP_BY_HOP for kind, _ in extensions[1:])
+
+    assert parse_packet(packet) == (expected(packet) if is_right else "malformed")
+
+
 @pytest.mark.parametrize("packet", BOTH)
 def test_padding_that_is_not_udps_is_left_out(packet: Packet) -> None:
     """An IP payload may be longer than the UDP datagram in it; the rest is nobody's (RFC 768)."""
@@ -235,7 +281,7 @@ def test_padding_that_is_not_udps_is_left_out(packet: Packet) -> None:
     assert parse_packet(longer, checksum_known=True) == expected(packet)
 
 
-@pytest.mark.parametrize("packet", [V4, replace(V4, options=bytes(40)), V6])
+@pytest.mark.parametrize("packet", [V4, replace(V4, options=bytes(40)), V6, LONG])
 def test_every_beginning_of_a_packet_is_ignored(packet: Packet) -> None:
     whole = bytes(packet)
     header = 20 if packet.group.version == 4 else 40

@@ -19,7 +19,7 @@ from mcr.model.share import PlacedRule, Share
 from mcr.model.steering import Steering, rule_hash
 from mcr.wire.share import mapped, pack_share, share_digest
 from tests.support import bpf_machine
-from tests.support.packets import FRAGMENT, TCP, V4, V6, Packet
+from tests.support.packets import FRAGMENT, HOP_BY_HOP, TCP, V4, V6, Packet, extension
 from tests.support.rules import HOSTS_V4, HOSTS_V6, placed
 
 # ---- as text ----
@@ -310,6 +310,7 @@ NO_UDP_MULTICAST = {
     "tcp 6": replace(V6, protocol=TCP),
     "fragment 6": replace(V6, protocol=FRAGMENT),
     "later fragment": replace(V4, fragment=0x00B9),
+    "extension header": replace(V6, extensions=(extension(HOP_BY_HOP, b""),)),
 }
 
 

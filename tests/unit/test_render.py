@@ -52,6 +52,16 @@ def test_statistics_name_the_reasons_for_what_was_not_relayed() -> None:
     )
 
 
+def test_statistics_say_that_fragments_got_lost() -> None:
+    stats: StatsDocument = {**STATS, "reassembly_failed": 2}
+
+    assert render.show_stats(STATS).endswith("3 (netunreach 3)")
+    assert render.show_stats(stats).splitlines()[-2:] == [
+        "",
+        "fragments got lost: 2 reassemblies failed on this host",
+    ]
+
+
 def test_statistics_that_were_read_in_passing_say_so() -> None:
     stats: StatsDocument = {**STATS, "consistent": False}
 

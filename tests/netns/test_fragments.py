@@ -1,0 +1,74 @@
+"""Datagrams in fragments that come in any order, or of which one does not come."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemon import Daemon, ignored, rule_stats
+from tests.support.frames import Packet, fragments
+from tests.support.lab import Line
+from tests.support.laws import assert_conservation
+from tests.support.traffic import Inlet, Tap
+
+CONFIG = {"rules": [{"name": "one", "from": "239.1.1.1%r0:5001", "to": ["239.2.2.2%r1:6000"]}]}
+LAST = Packet("10.1.0.1", "239.1.1.1", 5001, b"the last one")
+
+
+def numbered(count: int) -> list[list[bytes]]:
+    """Give datagrams of four fragments each; the payload of number N consists of bytes N."""
+    packets = [Packet("10.1.0.1", "239.1.1.1", 5001, bytes([number]) * 5000) for number in range(count)]
+    return [fragments(packet, 100 + number) for number, packet in enumerate(packets)]
+
+
+@pytest.mark.parametrize("withheld", [0, 1, 3], ids=["first", "middle", "last"])
+def test_a_lost_fragment_loses_its_datagram_alone_and_is_counted(
+    line: Line, tmp_path: Path, withheld: int
+) -> None:
+    line.relay.set("ipv4/ipfrag_time", "1")
+    datagrams = numbered(5)
+    del datagrams[2][withheld]
+    with (
+        Daemon(line.relay, tmp_path, CONFIG) as daemon,
+        Inlet(line.sink, "239.2.2.2%b0:6000") as inlet,
+        Tap(line.source, "a0") as tap,
+    ):
+        tap.send(*(frame for frames in datagrams for frame in frames), LAST.frame())
+        came = inlet.take_until(LAST.payload)
+        before = daemon.stats()
+        # Once for the relay's sockets and once for the host, which has joined the group.
+        stats = daemon.wait_for_stats(
+            "the kernel to give up twice", lambda stats: stats["reassembly_failed"] >= 2
+        )
+        shown = daemon.ctl("stats").stdout
+
+    assert [datagram.payload for datagram in came] == [bytes([number]) * 5000 for number in (0, 1, 3, 4)]
+    assert before["reassembly_failed"] == 0
+    assert stats["reassembly_failed"] == 2
+    assert "2 reassemblies failed" in shown
+    assert rule_stats(stats, "one")["matched"] == 5
+    assert ignored(stats, "r0") == {}
+    assert_conservation(stats)
+
+
+def test_fragments_may_come_in_any_order(line: Line, tmp_path: Path) -> None:
+    """Disorder beyond `ipfrag_max_dist`, 64 fragments of one source, makes the kernel give up."""
+    datagrams = numbered(20)
+    frames = []
+    for first in range(0, 20, 5):
+        mixed = [frame for frames in datagrams[first : first + 5] for frame in frames]
+        random.Random(first).shuffle(mixed)
+        frames += mixed
+    with (
+        Daemon(line.relay, tmp_path, CONFIG) as daemon,
+        Inlet(line.sink, "239.2.2.2%b0:6000") as inlet,
+        Tap(line.source, "a0") as tap,
+    ):
+        tap.send(*frames, LAST.frame())
+        came = inlet.take_until(LAST.payload)
+        stats = daemon.stats()
+
+    assert {datagram.payload for datagram in came} == {bytes([number]) * 5000 for number in range(20)}
+    assert len(came) == 20
+    assert stats["reassembly_failed"] == 0
+    assert_conservation(stats)

@@ -186,15 +186,29 @@ def test_nothing_is_said_as_such(
     assert capsys.readouterr().out == text
 
 
-def test_a_trace_that_is_followed_is_printed_without_repetitions_until_it_ends(
-    client: type[FakeClient], capsys: pytest.CaptureFixture[str]
+class Following(FakeClient):
+    """Has a datagram more each time it is asked, and then no more."""
+
+    def call(self, method: str, **params: object) -> object:
+        super().call(method, **params)
+        return [{**TRACE, "active": True, "entries": [SENT]}, {**TRACE, "entries": [NOT_SENT]}][
+            len(self.asked) - 1
+        ]
+
+
+def test_a_trace_is_followed_from_what_was_seen_until_it_ends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    client.answer = TRACE
+    Following.install(monkeypatch)
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
 
     assert run("trace", "show", "--follow", "--json") == 0
 
-    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [TRACE]
-    assert client.asked == [("trace.show", {"after": {}})]
+    documents = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [document["entries"] for document in documents] == [[SENT], [NOT_SENT]]
+    assert Following.asked == [("trace.show", {"after": {}}), ("trace.show", {"after": {"0": 1}})]
+    assert len(waits) == 1
 
 
 @pytest.mark.parametrize(

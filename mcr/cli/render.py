@@ -125,7 +125,7 @@ def show_trace(trace: TraceDocument) -> str:
     """Give a line for each output of each datagram."""
     rows = [
         [
-            time.strftime("%H:%M:%S", time.localtime(one["time"])) + f"{one['time'] % 1:.6f}"[1:],
+            _time_of_day(one["time"]),
             one["worker"],
             one["source"],
             one["ttl"],
@@ -139,6 +139,12 @@ def show_trace(trace: TraceDocument) -> str:
     return (
         table(["TIME", "WORKER", "SOURCE", "TTL", "BYTES", "TO", "VERDICT", "DELAY US"], rows) if rows else ""
     )
+
+
+def _time_of_day(seconds: float) -> str:
+    """Give a time as a whole number of microseconds, so that no part is rounded apart from the others."""
+    whole, microseconds = divmod(round(seconds * 1e6), 10**6)
+    return f"{time.strftime('%H:%M:%S', time.localtime(whole))}.{microseconds:06d}"
 
 
 def show_unmatched(entries: Sequence[UnmatchedDocument]) -> str:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from mcr.config.schema import OWN_ERROR, TAGS, File, InputObject, OutputObject, RuleEntry
+from mcr.config.schema import OWN_ERROR, TAGS, File, InputObject, OutputObject, RuleEntry, TargetObject
 from mcr.config.tree import join
 
 Part = str | int
@@ -60,9 +60,9 @@ def _explain(error: ErrorDetails, parts: Sequence[Part]) -> str:
         return f"{prefix}{error['msg']}"
     names = tuple(part for part in parts if isinstance(part, str))
     if error["type"] == "extra_forbidden":
-        return f"{prefix}got an unknown key, expected one of {_keys(_MODELS[names[:-1]])}"
+        return f"{prefix}got an unknown key, expected one of {_keys(_model(error, names[:-1]))}"
     got = "nothing" if error["type"] == "missing" else show_value(error["input"])
-    return f"{prefix}got {got}, expected {_expected(parts, names)}"
+    return f"{prefix}got {got}, expected {_expected(error, parts, names)}"
 
 
 def _location(error: ErrorDetails) -> list[Part]:
@@ -73,11 +73,16 @@ def _location(error: ErrorDetails) -> list[Part]:
     return [*parts, last] if is_named else parts
 
 
-def _expected(parts: Sequence[Part], names: tuple[str, ...]) -> str:
+def _model(error: ErrorDetails, names: tuple[str, ...]) -> type[BaseModel]:
+    """Say which model describes the map at a path; that of an output is one of two."""
+    return TargetObject if "<target>" in error["loc"][:-1] else _MODELS[names]
+
+
+def _expected(error: ErrorDetails, parts: Sequence[Part], names: tuple[str, ...]) -> str:
     is_item = bool(parts) and isinstance(parts[-1], int)
     if names in _MODELS and (is_item or not parts) and names != ("rules", "to"):
         return f"an object with {_keys(_MODELS[names])}"
-    field = _field(_MODELS[names[:-1]], names[-1])
+    field = _field(_model(error, names[:-1]), names[-1])
     extra = field.json_schema_extra
     item = extra.get("item") if is_item and isinstance(extra, dict) else None
     return str(item or field.description)

@@ -20,6 +20,7 @@ from mcr.model.endpoint import Address, Endpoint, check_interface, check_port, p
 SYNTAX = "keep%INTERFACE or PREFIX/LENGTH%INTERFACE, then nothing, :PORT, :+N or :-N"
 
 Network = IPv4Network | IPv6Network
+PREFIX_SYNTAX = "one such as 239.9.0.0/24, without bits set behind it"
 MAX_PORT_OFFSET = 32767
 
 _TEXT = re.compile(
@@ -133,4 +134,4 @@ def read_prefix(text: str) -> Network:
     try:
         return ip_network(text)
     except ValueError:
-        raise EndpointError(f"got prefix {text!r}, expected one without bits set behind it") from None
+        raise EndpointError(f"got prefix {text!r}, expected {PREFIX_SYNTAX}") from None

@@ -44,7 +44,7 @@ EXIT_FAILED, EXIT_USAGE = 1, 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `mcrd` until SIGTERM or SIGINT; give the exit status."""
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     log = make_logger(options.log_level)
     try:
         configuration = _load(options.config, log)
@@ -86,7 +86,8 @@ def _fail(status: int, *lines: str) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
     parser = argparse.ArgumentParser(
         prog="mcrd",
         description="Relay multicast UDP between networks.",

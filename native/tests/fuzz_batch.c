@@ -21,10 +21,14 @@
 #define RINGS 3
 #define RING_FRAMES 8
 #define RING_FRAME_BYTES 1024
-#define OUTPUTS 11
+#define OUTPUTS 17
 #define OUTPUT_WITHOUT_SOCKET 10
 #define MOST_SEGMENTS 512
+/* Those that were dirty stay listed. */
+#define LANES_OF_A_BATCH 64
 #define LINK_BYTES 14
+#define LONGEST_HEADERS 68
+#define FINISH_HEADER 128
 
 enum step {
 	STEP_BATCH,
@@ -35,6 +39,8 @@ enum step {
 	STEP_OUTPUT,
 	STEP_LINK_DOWN,
 	STEP_TIME,
+	STEP_LOOP,
+	STEP_TRACE,
 	STEPS,
 };
 
@@ -95,7 +101,8 @@ int __wrap_clock_gettime(clockid_t clock, struct timespec *now)
 
 static bool is_in_use(const struct interface *interface)
 {
-	return relay->rings[interface->slot].fd >= 0 && is_read(relay, interface->slot);
+	return relay->rings[interface->slot].fd >= 0 &&
+	       relay->table->header.interfaces >> interface->slot & 1;
 }
 
 static void forget(struct interface *interface)
@@ -107,7 +114,7 @@ static void forget(struct interface *interface)
 
 static void expect_batch(void)
 {
-	expected__start_batch(&expected);
+	expected__start_batch(&expected, clock_ns);
 	for (uint32_t i = 0; i < RINGS; i++) {
 		struct interface *interface = &interfaces[i];
 
@@ -120,9 +127,15 @@ static void expect_batch(void)
 static void check_batch(const bool was_read[RINGS])
 {
 	expected__check(&expected, relay->shared);
-	must(!relay->arena.used && !relay->transmit.dirty_count);
-	for (uint32_t i = 0; i < OUTPUTS; i++)
-		must(!relay->transmit.lanes[i].gathered && !relay->transmit.lanes[i].dirty);
+	must(!relay->arena.used && !relay->stamp_count && !relay->transmit.dirty_count);
+	must(!relay->transmit.tracer.pending_count);
+	for (uint32_t i = 0; i < LANES_OF_A_BATCH; i++) {
+		const struct mcr_lane *lane = &relay->transmit.lanes[relay->transmit.dirty[i]];
+
+		must(!lane->gathered && !lane->dirty);
+	}
+	must(relay->loop_found == expected.loop_found);
+	must(!memcmp(&relay->loop, &expected.loop, sizeof(expected.loop)));
 	for (uint32_t i = 0; i < RINGS; i++) {
 		if (was_read[i])
 			forget(&interfaces[i]);
@@ -139,14 +152,12 @@ static void run_batch(const struct test_share *share)
 
 	for (uint32_t i = 0; i < RINGS; i++)
 		was_read[i] = is_in_use(&interfaces[i]);
-	/* What the guard finds is not worked out here: no batch is long enough for it to find
-	 * anything. */
-	memset(relay->guards, 0, SHARE_MAX_RULES * sizeof(*relay->guards));
 	expect_batch();
 	if (share) {
 		int fd = share__file(share, &bytes);
 
 		must(!mcr_relay__install(relay, fd, bytes));
+		expected__install(&expected, relay->spare, relay->table);
 	} else {
 		relay_batch(relay, clock_ns);
 	}
@@ -177,7 +188,8 @@ static struct interface *take_interface(void)
 	return &interfaces[take8() % RINGS];
 }
 
-static void take_metadata(struct fake_frame *frame)
+/* Give the flags, of which the last says more about the frame. */
+static uint8_t take_metadata(struct fake_frame *frame)
 {
 	uint8_t flags = take8();
 
@@ -193,6 +205,7 @@ static void take_metadata(struct fake_frame *frame)
 		frame->offloads.gso_type = take8();
 	if (frame->offloads.gso_type)
 		frame->offloads.gso_size = take16();
+	return flags;
 }
 
 /* Mostly short, which is quicker, and not more segments than the arrays hold. */
@@ -220,6 +233,45 @@ static void write_pattern(uint8_t *at, uint32_t bytes)
 	}
 }
 
+/* To one of its groups and ports. */
+static void take_destination(struct test_packet *packet, const struct mcr_rule *rule)
+{
+	memcpy(packet->group, rule->group, 16);
+	packet->ipv6 = rule->group[0] == 0xFF;
+	packet->port = rule->port;
+	if (rule->prefix_bits < 128)
+		packet->group[15] ^= take8();
+	if (rule->last_port != rule->port)
+		packet->port =
+			(uint16_t)(rule->port + take8() % (rule->last_port - rule->port + 1));
+}
+
+static void change_bytes(uint8_t *packet, bool ipv6, bool finish_header)
+{
+	for (uint8_t changes = take8() % 3; changes; changes--) {
+		uint8_t at = take8() % 48;
+
+		packet[at] ^= take8();
+	}
+	if (finish_header && !ipv6)
+		packet__finish_header(packet);
+}
+
+static void finish_frame(struct waiting *waiting, const struct test_packet *packet,
+			 uint32_t padding)
+{
+	waiting->bytes = malloc(LINK_BYTES + LONGEST_HEADERS + packet->payload_bytes + padding);
+	must(waiting->bytes != NULL);
+	memset(waiting->bytes, 0xAA, LINK_BYTES);
+	waiting->frame.count = LINK_BYTES + packet__write(waiting->bytes + LINK_BYTES, packet);
+	memset(waiting->bytes + waiting->frame.count, 0x55, padding);
+	waiting->frame.count += padding;
+	waiting->frame.protocol = packet->ipv6 ? ETH_P_IPV6 : ETH_P_IP;
+	/* The longer, the older. */
+	waiting->frame.received_ns =
+		clock_ns - (uint64_t)packet->payload_bytes * packet->payload_bytes;
+}
+
 /* A packet that a rule may be meant for, with up to two bytes changed. */
 static void receive_built_frame(void)
 {
@@ -227,29 +279,41 @@ static void receive_built_frame(void)
 	struct interface *interface = take_interface();
 	const struct mcr_rule *rule = take_rule();
 	struct waiting waiting = { 0 };
-	struct test_packet packet = { .port = rule->port, .ttl = take8(), .payload = payload };
+	struct test_packet packet = { .ttl = take8(), .payload = payload };
 	uint32_t padding;
+	uint8_t flags = take_metadata(&waiting.frame);
 
-	take_metadata(&waiting.frame);
 	packet__map_v4(packet.source, 0x0A000000u | take8());
-	memcpy(packet.group, rule->group, 16);
-	packet.ipv6 = rule->group[0] == 0xFF;
+	packet.source_port = 40000 + packet.source[15] % 2;
+	packet.dscp = packet.source[15] >> 5;
+	take_destination(&packet, rule);
 	packet.payload_bytes = payload_within_reason(take16(), &waiting.frame.offloads);
 	padding = take8() % 64;
 	write_pattern(payload, packet.payload_bytes);
-	waiting.bytes = malloc(LINK_BYTES + 48 + packet.payload_bytes + padding);
-	must(waiting.bytes != NULL);
-	memset(waiting.bytes, 0xAA, LINK_BYTES);
-	waiting.frame.count = LINK_BYTES + packet__write(waiting.bytes + LINK_BYTES, &packet);
-	memset(waiting.bytes + waiting.frame.count, 0x55, padding);
-	waiting.frame.count += padding;
-	waiting.frame.protocol = packet.ipv6 ? ETH_P_IPV6 : ETH_P_IP;
-	for (uint8_t changes = take8() % 3; changes; changes--) {
-		uint8_t at = take8() % 48;
-
-		waiting.bytes[LINK_BYTES + at] ^= take8();
-	}
+	finish_frame(&waiting, &packet, padding);
+	change_bytes(waiting.bytes + LINK_BYTES, packet.ipv6, flags & FINISH_HEADER);
 	receive(interface, &waiting);
+}
+
+/* The same datagram again and again, with a time to live that has run out. */
+static void receive_loop(void)
+{
+	const struct mcr_rule *rule = take_rule();
+	struct test_packet packet = { .ttl = 1, .payload = (const uint8_t *)"loop" };
+	uint8_t times = take8() % 128;
+
+	packet.payload_bytes = take8() % 4;
+	packet__map_v4(packet.source, 0x0A000001);
+	take_destination(&packet, rule);
+	for (uint32_t n = 0; n < RINGS; n++)
+		while (interfaces[n].slot == rule->interface && times--) {
+			struct waiting waiting = { .frame.pkttype = PACKET_MULTICAST };
+
+			finish_frame(&waiting, &packet, 0);
+			receive(&interfaces[n], &waiting);
+			if (times % RING_FRAMES == 0)
+				run_batch(NULL);
+		}
 }
 
 static void receive_raw_frame(void)
@@ -279,7 +343,14 @@ static void attach_output(uint32_t slot)
 
 	must(fd >= 0);
 	fake_sends__attach(slot, fd, ip_version);
+	expected__attach(&expected, slot, ip_version);
 	must(!mcr_relay__attach_output(relay, slot, fd, ip_version));
+}
+
+static void replace_output(uint32_t slot)
+{
+	if (slot != OUTPUT_WITHOUT_SOCKET)
+		attach_output(slot);
 }
 
 static void attach_ring(struct interface *interface)
@@ -292,19 +363,15 @@ static void attach_ring(struct interface *interface)
  * closed. */
 static void install(const struct test_share *share)
 {
-	for (uint32_t i = 0; i < share->header.rules; i++) {
-		const struct mcr_rule *rule = &share->rules[i];
+	for (uint32_t n = 0; n < RINGS; n++)
+		if (share->header.interfaces >> interfaces[n].slot & 1 &&
+		    relay->rings[interfaces[n].slot].fd < 0)
+			attach_ring(&interfaces[n]);
+	for (uint32_t n = 0; n < share->header.outputs; n++) {
+		uint32_t slot = share->outputs[n].slot;
 
-		for (uint32_t n = 0; n < RINGS; n++)
-			if (interfaces[n].slot == rule->interface &&
-			    relay->rings[rule->interface].fd < 0)
-				attach_ring(&interfaces[n]);
-		for (uint32_t n = 0; n < rule->outputs; n++) {
-			uint32_t slot = share->outputs[rule->first_output + n].slot;
-
-			if (slot != OUTPUT_WITHOUT_SOCKET && relay->transmit.senders[slot].fd < 0)
-				attach_output(slot);
-		}
+		if (slot != OUTPUT_WITHOUT_SOCKET && relay->transmit.senders[slot].fd < 0)
+			attach_output(slot);
 	}
 	run_batch(share);
 }
@@ -328,13 +395,20 @@ static void take_step(void)
 		attach_ring(take_interface());
 		break;
 	case STEP_OUTPUT:
-		attach_output(take8() % OUTPUT_WITHOUT_SOCKET);
+		replace_output(shares[0].outputs[take8() % OUTPUTS].slot);
 		break;
 	case STEP_LINK_DOWN:
 		take_interface()->ring.error = ENETDOWN;
 		break;
 	case STEP_TIME:
 		clock_ns += (uint64_t)take8() * 10000000;
+		break;
+	case STEP_LOOP:
+		receive_loop();
+		break;
+	case STEP_TRACE:
+		relay->shared->trace.rule = take8() % (shares[0].header.rules + 1);
+		relay->shared->trace.every = take8() % 4;
 		break;
 	}
 }
@@ -358,6 +432,60 @@ static void add_source(uint8_t last)
 	share__add_source(&shares[0], address);
 }
 
+static void add_mapped(const char *address, uint8_t prefix_bits, uint32_t slot)
+{
+	struct mcr_output *output = share__add_output(&shares[0], MCR_TTL_AUTO, 0);
+
+	must(inet_pton(AF_INET6, address, output->address) == 1);
+	output->engine = MCR_ENGINE_MAPPED;
+	output->ifindex = 7;
+	output->prefix_bits = prefix_bits;
+	output->port = 0;
+	output->port_offset = -1000;
+	output->slot = slot;
+}
+
+static void add_ethernet(const char *address, uint8_t link_bytes, uint32_t mtu, uint32_t slot)
+{
+	static const uint8_t link_source[6] = { 2, 0, 0, 0, 0, 1 };
+	struct mcr_output *output = share__add_output(&shares[0], MCR_TTL_KEEP, 0);
+
+	must(inet_pton(AF_INET6, address, output->address) == 1);
+	output->engine = MCR_ENGINE_ETHERNET;
+	output->ifindex = 8;
+	output->link_bytes = link_bytes;
+	memcpy(output->link_source, link_source, sizeof(link_source));
+	output->mtu = mtu;
+	output->slot = slot;
+}
+
+static void add_limited(uint64_t rate, bool in_bits, uint32_t slot)
+{
+	struct mcr_output *output = share__add_output(&shares[0], MCR_TTL_AUTO, 0);
+
+	output->rate = rate;
+	output->rate_in_bits = in_bits;
+	output->dscp_policy = MCR_DSCP_FIXED;
+	output->dscp = 46;
+	output->slot = slot;
+}
+
+/* Rules for several groups or ports; what they fix is as wide as test packets may hit. */
+static void add_ranges(void)
+{
+	struct mcr_rule *rule = add_rule(0, "::ffff:239.2.0.0", 6000);
+
+	rule->prefix_bits = 112;
+	rule->last_port = 6009;
+	add_mapped("::ffff:239.3.0.0", 112, 12);
+	add_ethernet("::ffff:239.4.0.1", 14, 600, 14);
+	rule = add_rule(5, "ff3e::", 1);
+	rule->prefix_bits = 32;
+	rule->last_port = 65535;
+	add_mapped("ff3e:1::", 60, 11);
+	add_ethernet("ff3e::9", 0, 1280, 13);
+}
+
 /* The first share; the second lacks its last rules, so that a ring and outputs are closed. */
 static void make_shares(void)
 {
@@ -376,13 +504,18 @@ static void make_shares(void)
 	share__add_output(&shares[0], MCR_TTL_AUTO, 0);
 	add_rule(5, "ff35::8000:1", 5001);
 	share__add_output(&shares[0], MCR_TTL_AUTO, 0);
+	add_ranges();
+	add_rule(0, "::ffff:239.2.0.3", 6003)->excludes = 1; /* within the range */
+	add_limited(1000, false, 16);
+	add_limited(1000000, true, 18);
+	add_source(1);
 	add_rule(5, "::ffff:239.1.1.1", 5001); /* no outputs */
 	add_rule(5, "::ffff:232.1.1.1", 5003);
-	share__add_output(&shares[0], MCR_TTL_DECREMENT, 0);
+	share__add_output(&shares[0], MCR_TTL_DECREMENT, 0)->slot = 8;
 	add_source(1);
 	add_rule(63, "::ffff:239.1.1.1", 5001);
-	share__add_output(&shares[0], MCR_TTL_KEEP, 0);
-	share__add_output(&shares[0], MCR_TTL_KEEP, 0);
+	share__add_output(&shares[0], MCR_TTL_KEEP, 0)->slot = 9;
+	share__add_output(&shares[0], MCR_TTL_KEEP, 0)->slot = OUTPUT_WITHOUT_SOCKET;
 	shares[1] = shares[0];
 	shares[1].header.generation = 2;
 	shares[1].header.rules -= 3;
@@ -410,7 +543,7 @@ static void make_world(void)
 static void reset_world(void)
 {
 	expected__clear(&expected);
-	clock_ns = NS_PER_S;
+	clock_ns = 10 * NS_PER_S;
 	pattern = 1;
 	for (uint32_t i = 0; i < RINGS; i++) {
 		mcr_ring__unmap(&relay->rings[interfaces[i].slot]);
@@ -419,9 +552,15 @@ static void reset_world(void)
 	}
 	memset(relay->shared->interfaces, 0, sizeof(relay->shared->interfaces));
 	memset(relay->shared->rules, 0, EXPECTED_RULES * sizeof(relay->shared->rules[0]));
+	memset(relay->shared->latencies, 0, EXPECTED_RULES * sizeof(relay->shared->latencies[0]));
 	memset(relay->shared->outputs, 0, EXPECTED_OUTPUTS * sizeof(relay->shared->outputs[0]));
-	for (uint32_t slot = 0; slot < OUTPUT_WITHOUT_SOCKET; slot++)
-		attach_output(slot);
+	memset(relay->guards, 0, EXPECTED_RULES * sizeof(relay->guards[0]));
+	relay->loop_found = false;
+	relay->loop = (struct mcr_loop){ 0 };
+	relay->shared->trace.rule = 0;
+	relay->transmit.tracer.datagrams = 0;
+	for (uint32_t i = 0; i < OUTPUTS; i++)
+		replace_output(shares[0].outputs[i].slot);
 	list_rings(relay);
 	install(&shares[0]);
 }

@@ -69,6 +69,7 @@ def parse() -> Iterator[tuple[str, bytes]]:
     yield "ipv4_most_options", v4 + ipv4(b"options", options=bytes(40))
     yield "ipv4_no_checksum", v4 + ipv4(b"unprotected", no_checksum=True)
     yield "ipv4_wrong_checksum", v4 + ipv4(b"multicast!")[:-1] + b"?"
+    yield "ipv4_wrong_header_checksum", v4 + ipv4(b"multicast!").replace(b"\x10\x11", b"\x20\x11", 1)
     yield "ipv4_unfinished_checksum", unfinished + ipv4(b"multicast!")[:-1] + b"?"
     yield "ipv4_padded", v4 + ipv4(b"short") + bytes(18)
     yield "ipv4_cut", v4 + ipv4(b"longer than what was kept")[:-5]
@@ -100,40 +101,25 @@ def source(last: int) -> bytes:
     return bytes(10) + b"\xff\xff" + bytes((10, 0, 0, last))
 
 
-SINGLE = (5001, 128)
-
-
-def rule(
+def rule(  # noqa: PLR0913 - a rule has that many fields
     to: bytes,
     slot: int,
     outputs: tuple[int, int],
     sources: tuple[int, int] = (0, 0),
-    span: tuple[int, int] = SINGLE,
+    *,
+    ports: tuple[int, int] = (5001, 5001),
+    bits: int = 128,
+    excludes: bool = False,
 ) -> bytes:
-    """Give a rule; *outputs* and *sources* say from where and how many, *span* last port and prefix bits."""
-    last_port, prefix_bits = span
-    return struct.pack(
-        "=16sIIHHBBHIIIII",
-        to,
-        slot % 4,
-        slot % 4 + 1,
-        5001,
-        last_port,
-        prefix_bits,
-        0,
-        0,
-        slot,
-        *outputs,
-        *sources,
-    )
+    """Give a rule; *outputs* and *sources* say from where and how many."""
+    place = (to, slot % 4, slot % 4 + 1)
+    return struct.pack("=16sIIHHBBHIIIII", *place, *ports, bits, excludes, 0, slot, *outputs, *sources)
 
 
 def output(slot: int, policy: int = 0, ttl: int = 0) -> bytes:
     """Give an output."""
-    return struct.pack(
-        "=16sIIQHhBBBBBBBB6sHI",
-        *(group(200), 2, 1500, 0, 6000 + slot, 0, 128, 0, policy, ttl, 0, 0, 0, 0, bytes(6), 0, slot),
-    )
+    place = struct.pack("=16sIIQHhB", group(200), 2, 1500, 0, 6000 + slot, 0, 128)
+    return place + struct.pack("=BBBBBBB6sHI", 0, policy, ttl, 0, 0, 0, 0, b"", 0, slot)
 
 
 def share(rules: list[bytes], outputs: list[bytes], sources: list[bytes]) -> tuple[bytes, bytes]:
@@ -141,7 +127,7 @@ def share(rules: list[bytes], outputs: list[bytes], sources: list[bytes]) -> tup
     body = b"".join(rules + outputs + sources)
     counts = bytes((len(rules), len(outputs), len(sources)))
     return (
-        b"\0" + struct.pack("=IIIIQQ", ABI, *counts, 1, 15) + body,
+        b"\0" + struct.pack("=IIIIQQ", ABI, *counts, 1, 1) + body,
         b"\1" + counts + b"\1" + body,
     )
 
@@ -165,20 +151,34 @@ def table() -> Iterator[tuple[str, bytes]]:
         "many_rules": share(
             [rule(group(n), n, (n, 1)) for n in range(64)], [output(n) for n in range(64)], []
         ),
-        "ranges": share(
-            [
-                rule(group(9), 0, (0, 1), (0, 1)),
-                rule(group(9), 4, (1, 1), span=(5010, 128)),
-                rule(group(8), 8, (2, 1), (1, 1), (5001, 124)),
-                rule(group(8), 8, (2, 1), span=(5001, 124)),
-                rule(group(0), 12, (3, 1), span=(65535, 96)),
-            ],
-            [output(n) for n in range(4)],
-            [source(n) for n in range(2)],
-        ),
         "same_input_twice": share([rule(group(1), 0, (0, 0)), rule(group(1), 4, (0, 0))], [], []),
         "outputs_beyond_the_end": share([rule(group(1), 0, (0, 2))], [output(0)], []),
         "slot_beyond_the_end": share([rule(group(1), 0, (0, 1))], [output(1 << 15)], []),
+        "slot_twice": share([rule(group(1), 0, (0, 0)), rule(group(2), 0, (0, 0))], [], []),
+        "output_slot_twice": share([rule(group(1), 0, (0, 2))], [output(3), output(3)], []),
+        "output_of_two_rules": share([rule(group(1), 0, (0, 1)), rule(group(2), 1, (0, 1))], [output(0)], []),
+        "excludes": share(
+            [rule(group(1), 0, (0, 0), (0, 2), excludes=True), rule(group(1), 4, (0, 0))],
+            [],
+            [source(1), source(2)],
+        ),
+        "ranges": share(
+            [
+                rule(group(1), 0, (0, 0)),
+                rule(group(1), 4, (0, 0), ports=(5001, 5003)),
+                rule(group(0), 8, (0, 0), (0, 1), bits=124),
+                rule(group(0), 12, (0, 0), (1, 1), bits=124, excludes=True),
+                rule(group(0), 16, (0, 0), ports=(5001, 5002), bits=120),
+                rule(bytes(16), 20, (0, 0), ports=(0, 65535), bits=0),
+            ],
+            [],
+            [source(1), source(2)],
+        ),
+        "nested_ranges": share(
+            [rule(group(n), 4 * n, (0, 0), bits=128 - n, ports=(n, n + n % 3)) for n in range(9)], [], []
+        ),
+        "range_backwards": share([rule(group(1), 0, (0, 0), ports=(2, 1))], [], []),
+        "prefix_too_long": share([rule(group(1), 0, (0, 0), bits=129)], [], []),
     }
     for name, (as_it_is, with_counts) in shares.items():
         yield name, as_it_is
@@ -189,17 +189,40 @@ def table() -> Iterator[tuple[str, bytes]]:
 
 BATCH, RESTART, LINK_DOWN, TIME = b"\0", b"\4\0", b"\6\0", b"\7"
 FIRST_SHARE, SECOND_SHARE = b"\3\0", b"\3\1"
-RULES = 7
-INTERFACE_OF_RULE = (0, 0, 0, 1, 1, 1, 2)
-OUTGOING, VLAN, NO_ROOM, NEEDS_CHECKSUM, CHECKSUM_VALID, SUPER = 1, 2, 4, 8, 16, 32
+RULES = 10
+# What a rule for several groups, or several ports, wants to know.
+INTERFACE_OF_RULE = (0, 0, 0, 1, 0, 1, 0, 1, 1, 2)
+CHOICES_OF_RULE = {4: 2, 5: 2}
+LAST_RULE, V4_RANGE, V6_RANGE, LIMITED, REFUSING = 9, 4, 5, 6, 8
+OUTGOING, VLAN, NO_ROOM, NEEDS_CHECKSUM, CHECKSUM_VALID, SUPER, FINISH_HEADER = 1, 2, 4, 8, 16, 32, 128
 
 
-def frame(
-    to: int, payload_bytes: int = 100, *, flags: int = 0, metadata: bytes = b"", changes: bytes = b"\0"
+def frame(  # noqa: PLR0913 - most are rarely said
+    to: int,
+    payload_bytes: int = 100,
+    *,
+    flags: int = 0,
+    metadata: bytes = b"",
+    changes: bytes = b"\0",
+    ttl: int = 16,
+    sender: int = 1,
+    choices: bytes | None = None,
 ) -> bytes:
-    """Give the step that receives a frame for a rule, from 10.0.0.1 with a TTL of 16."""
-    head = bytes((1, INTERFACE_OF_RULE[to], to, 16, flags))
-    return head + metadata + struct.pack(">BHB", 1, payload_bytes, 0) + changes
+    """Give the step that receives a frame for a rule, from 10.0.0.SENDER."""
+    head = bytes((1, INTERFACE_OF_RULE[to], to, ttl, flags))
+    if choices is None:
+        choices = bytes(CHOICES_OF_RULE.get(to, 0))
+    return head + metadata + bytes((sender,)) + choices + struct.pack(">HB", payload_bytes, 0) + changes
+
+
+def loop(to: int, times: int, payload_bytes: int = 4) -> bytes:
+    """Give the step that receives one datagram again and again, its time to live run out."""
+    return bytes((8, to, times, payload_bytes)) + bytes(CHOICES_OF_RULE.get(to, 0))
+
+
+def trace(of: int, every: int) -> bytes:
+    """Give the step that traces a rule."""
+    return bytes((9, of + 1, every))
 
 
 def super_frame(to: int, payload_bytes: int, segment_bytes: int) -> bytes:
@@ -237,8 +260,10 @@ def calm_batches() -> Iterator[tuple[str, bytes]]:
     yield "own_frames", frame(0, flags=OUTGOING) + frame(0, 3000, flags=OUTGOING) + BATCH
     yield "wrong_checksum", frame(0, changes=b"\1\x1a\1") + BATCH
     yield "wrong_checksum_not_looked_at", frame(0, flags=CHECKSUM_VALID, changes=b"\1\x1a\1") + BATCH
-    yield "source_not_allowed", frame(5, flags=CHECKSUM_VALID, changes=b"\1\x0f\7") + BATCH
-    yield "ttl_of_one", frame(0, flags=CHECKSUM_VALID, changes=b"\1\x08\x11") + BATCH
+    yield "source_not_allowed", frame(REFUSING, sender=6) + BATCH
+    yield "ttl_of_one", b"".join(frame(n, ttl=1) for n in range(RULES)) + BATCH
+    yield "wrong_header_checksum", frame(0, flags=CHECKSUM_VALID, changes=b"\1\x08\x11") + BATCH
+    yield "finished_header_checksum", frame(0, flags=FINISH_HEADER, changes=b"\1\x08\x11") + BATCH
     yield (
         "raw",
         raw(0, 0, ipv4(b"raw")) + raw(1, 1, ipv6(b"raw")) + raw(0, 2, b"") + raw(0, 3, b"x" * 40) + BATCH,
@@ -247,11 +272,40 @@ def calm_batches() -> Iterator[tuple[str, bytes]]:
     yield "ring_full", frame(0) * 12 + BATCH
 
 
+def flowing_batches() -> Iterator[tuple[str, bytes]]:
+    """Give batches for outputs whose destination, or source, follows from the datagram."""
+    senders = range(1, 200, 33)
+    yield "sources_by_turns", b"".join(frame(V4_RANGE, sender=n) for n in (1, 2, 1, 1, 2)) + BATCH
+    yield "sources_kept", b"".join(frame(V4_RANGE, 50, sender=n) for n in senders) + BATCH
+    yield "sources_kept_v6", b"".join(frame(V6_RANGE, 50, sender=n) for n in senders) + BATCH
+    mapped = (bytes((group, port)) for group in (1, 2, 255) for port in (0, 9))
+    yield "groups_mapped", b"".join(frame(V4_RANGE, choices=one) for one in mapped) + BATCH
+    yield "group_and_source_excluded", frame(V4_RANGE, choices=b"\3\3") + frame(LIMITED, sender=2) + BATCH
+    lengths = (571, 572, 573, 1148, 1149, 1724, 9000, 65507)
+    yield "fragments", b"".join(frame(V4_RANGE, n) for n in lengths) + BATCH
+    yield "too_long_for_the_link", b"".join(frame(V6_RANGE, n) for n in (1232, 1233, 9000, 100)) + BATCH
+    yield "super_packet", super_frame(V4_RANGE, 8000, 500) + super_frame(V6_RANGE, 8001, 500) + BATCH
+    yield "super_packet_of_fragments", super_frame(V4_RANGE, 8000, 1000) + BATCH
+    yield "short_among_fragments", (frame(V4_RANGE, 9) + frame(V4_RANGE, 900)) * 3 + BATCH
+    yield "above_the_rate", super_frame(LIMITED, 2000, 10) + BATCH + TIME + b"\1" + frame(LIMITED) + BATCH
+    yield "rate_starts_over", super_frame(LIMITED, 2000, 10) + BATCH + b"\5\x0c" + frame(LIMITED) + BATCH
+    yield "traced", trace(0, 1) + frame(0) * 3 + BATCH + trace(LIMITED, 2) + super_frame(LIMITED, 600, 3)
+    yield "loop", loop(0, 103) + loop(0, 9) + TIME + b"\xff" * 5 + frame(0, ttl=1) + BATCH
+    yield "two_loops", loop(V4_RANGE, 127) + loop(V6_RANGE, 127) + loop(LIMITED, 127, 0) + BATCH
+
+
 def changing_batches() -> Iterator[tuple[str, bytes]]:
     """Give batches between which something changes."""
-    yield "shares_swapped", (frame(0) + frame(6) + SECOND_SHARE + frame(0) + frame(6) + FIRST_SHARE) * 2
-    yield "ring_waits_while_closed", SECOND_SHARE + frame(6, 3000) + BATCH + frame(6) + FIRST_SHARE + BATCH
+    yield (
+        "shares_swapped",
+        (frame(0) + frame(LAST_RULE) + SECOND_SHARE + frame(0) + frame(LAST_RULE) + FIRST_SHARE) * 2,
+    )
+    yield (
+        "ring_waits_while_closed",
+        SECOND_SHARE + frame(LAST_RULE, 3000) + BATCH + frame(LAST_RULE) + FIRST_SHARE + BATCH,
+    )
     yield "worker_restarted", frame(0, 3000) + frame(0) + RESTART + BATCH + frame(0, 3000) + RESTART + BATCH
+    yield "limited_output_replaced", frame(LIMITED, sender=2) * 5 + BATCH + b"\5\x0c" + BATCH
     yield "output_replaced", frame(1) + b"\5\5" + BATCH + frame(1) + BATCH
     yield "link_down_before_long_frames", frame(0, 3000) + frame(0, 4000) + LINK_DOWN + BATCH
     yield "link_down_later", frame(0, 3000) + BATCH + frame(0, 3000) + LINK_DOWN + frame(0, 4000) + BATCH
@@ -267,6 +321,11 @@ def failing_batches() -> Iterator[tuple[str, bytes]]:
     yield "refused_once", three + outcomes(128 + refused, 0)
     yield "refused_twice", three + outcomes(128 + refused, 192 + refused, 192 + refused, 0)
     yield "too_long", three + outcomes(128 + too_long, 192 + too_long, 192 + too_long, 192 + too_long)
+    one = frame(V4_RANGE, 2000) + BATCH
+    yield "fragment_refused", one + outcomes(0, 128 + refused)
+    yield "later_fragment_without_room", one + one + outcomes(0, 0, 0, 128 + no_buffer)
+    packets = frame(V6_RANGE) * 3 + BATCH
+    yield "super_packet_refused", packets + packets + outcomes(0, 128 + invalid, 0, 0)
     failing = outcomes(128 + unreachable, 192 + unreachable, 192 + unreachable, 0)
     yield "left_alone", three + three + three + failing
     yield "tried_again", three + TIME + b"\x01" + three + TIME + b"\x64" + three + failing
@@ -277,7 +336,7 @@ def main() -> None:
     targets = {
         "fuzz_parse": [*parse()],
         "fuzz_table": [*table()],
-        "fuzz_batch": [*calm_batches(), *changing_batches(), *failing_batches()],
+        "fuzz_batch": [*calm_batches(), *flowing_batches(), *changing_batches(), *failing_batches()],
     }
     for target, inputs in targets.items():
         (CORPUS / target).mkdir(parents=True, exist_ok=True)

@@ -34,13 +34,18 @@ static uint32_t add(uint32_t sum, const uint8_t *bytes, uint32_t count)
 	return sum;
 }
 
+uint16_t packet__pseudo_sum(const uint8_t *addresses, uint32_t address_bytes, uint32_t udp_bytes)
+{
+	const uint8_t rest[] = { 0, IPPROTO_UDP, (uint8_t)(udp_bytes >> 8), (uint8_t)udp_bytes };
+
+	return (uint16_t)add(add(0, addresses, address_bytes), rest, sizeof(rest));
+}
+
 uint16_t packet__checksum(const uint8_t *addresses, uint32_t address_bytes, const uint8_t *udp,
 			  uint32_t udp_bytes)
 {
-	const uint8_t rest[] = { 0, IPPROTO_UDP, (uint8_t)(udp_bytes >> 8), (uint8_t)udp_bytes };
-	uint32_t sum = add(0, addresses, address_bytes);
+	uint32_t sum = packet__pseudo_sum(addresses, address_bytes, udp_bytes);
 
-	sum = add(sum, rest, sizeof(rest));
 	sum = add(sum, udp, 6);
 	sum = ~add(sum, udp + 8, udp_bytes - 8) & 0xFFFF;
 	return (uint16_t)(sum ? sum : 0xFFFF);

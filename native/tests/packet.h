@@ -29,5 +29,8 @@ void packet__finish_header(uint8_t *ip);
  * itself is taken as zero. */
 uint16_t packet__checksum(const uint8_t *addresses, uint32_t address_bytes, const uint8_t *udp,
 			  uint32_t udp_bytes);
+/* The part of its sum that is not in the datagram: what the checksum field holds before somebody
+ * adds the rest. */
+uint16_t packet__pseudo_sum(const uint8_t *addresses, uint32_t address_bytes, uint32_t udp_bytes);
 void packet__put16(uint8_t *at, uint32_t value);
 uint16_t packet__get16(const uint8_t *at);

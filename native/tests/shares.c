@@ -39,6 +39,7 @@ struct mcr_output *share__add_output(struct test_share *share, enum mcr_ttl_poli
 	*output = (struct mcr_output){ .address = { [15] = 1 },
 				       .port = (uint16_t)(6000 + share->header.outputs),
 				       .prefix_bits = 128,
+				       .mtu = 1500,
 				       .ttl_policy = (uint8_t)policy,
 				       .ttl = ttl,
 				       .slot = share->header.outputs++ };

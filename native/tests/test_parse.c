@@ -187,10 +187,32 @@ static void known_packets_give_their_payload(void **state)
 		assert_int_equal(datagram.payload_bytes, strlen(known[i].payload));
 		assert_memory_equal(datagram.payload, known[i].payload, datagram.payload_bytes);
 		assert_int_equal(datagram.port, 5001);
+		assert_int_equal(datagram.source_port, 40000);
 		assert_int_equal(datagram.ttl, 16);
+		assert_int_equal(datagram.dscp, 0);
 		assert_int_equal(datagram.source[15], 9);
 		assert_int_equal(datagram.group[15], 1);
 		assert_int_equal(datagram.group[0], known[i].protocol == ETH_P_IP ? 0 : 0xFD);
+	}
+}
+
+static void dscp_is_read_without_the_bits_of_ecn(void **state)
+{
+	struct mcr_datagram datagram;
+	uint8_t bytes[128];
+	uint32_t count;
+
+	(void)state;
+	for (uint32_t field = 0; field < 256; field++) {
+		count = from_hex(bytes, known[0].hex);
+		bytes[1] = (uint8_t)field;
+		packet__finish_header(bytes);
+		assert_int_equal(parse_as(ETH_P_IP, bytes, count, false, &datagram), 0);
+		assert_int_equal(datagram.dscp, field / 4);
+		count = from_hex(bytes, known[6].hex);
+		packet__put16(bytes, 0x600F | field << 4);
+		assert_int_equal(parse_as(ETH_P_IPV6, bytes, count, false, &datagram), 0);
+		assert_int_equal(datagram.dscp, field / 4);
 	}
 }
 
@@ -262,6 +284,49 @@ static void every_flipped_bit_under_the_checksum_is_seen(void **state)
 			}
 		}
 	}
+}
+
+/* Whoever knows the checksum of UDP says nothing about that of the header. */
+static void every_flipped_bit_of_an_ipv4_header_is_seen(void **state)
+{
+	struct mcr_datagram datagram;
+	uint8_t bytes[128];
+
+	(void)state;
+	for (size_t i = 0; i < 6; i++) {
+		uint32_t count = from_hex(bytes, known[i].hex), header = (bytes[0] & 0x0F) * 4u;
+
+		assert_int_equal(known[i].protocol, ETH_P_IP);
+		for (uint32_t bit = 0; bit < 8 * header; bit++) {
+			int reason;
+
+			bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
+			for (uint32_t checksum_known = 0; checksum_known < 2; checksum_known++) {
+				reason =
+					parse_as(ETH_P_IP, bytes, count, checksum_known, &datagram);
+				/* Version, header length and total length may be malformed too. */
+				if (bit >= 32)
+					assert_int_equal(reason, REASON(CHECKSUM));
+				else
+					assert_int_not_equal(reason, 0);
+			}
+			bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
+		}
+	}
+}
+
+static void a_wrong_ipv4_header_is_not_asked_what_it_carries(void **state)
+{
+	uint8_t bytes[128];
+	uint32_t count = from_hex(bytes, known[0].hex);
+
+	(void)state;
+	bytes[9] = IPPROTO_TCP;
+	assert_int_equal(parse(ETH_P_IP, bytes, count), REASON(CHECKSUM));
+	packet__finish_header(bytes);
+	assert_int_equal(parse(ETH_P_IP, bytes, count), REASON(NOT_UDP));
+	packet__put16(bytes + 6, 0x2000);
+	assert_int_equal(parse(ETH_P_IP, bytes, count), REASON(CHECKSUM));
 }
 
 static void a_known_checksum_is_not_computed(void **state)
@@ -475,10 +540,13 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(known_packets_give_their_payload),
+		cmocka_unit_test(dscp_is_read_without_the_bits_of_ecn),
 		cmocka_unit_test(ipv4_addresses_are_mapped),
 		cmocka_unit_test(padding_is_not_payload),
 		cmocka_unit_test(every_beginning_is_refused),
 		cmocka_unit_test(every_flipped_bit_under_the_checksum_is_seen),
+		cmocka_unit_test(every_flipped_bit_of_an_ipv4_header_is_seen),
+		cmocka_unit_test(a_wrong_ipv4_header_is_not_asked_what_it_carries),
 		cmocka_unit_test(a_known_checksum_is_not_computed),
 		cmocka_unit_test(no_checksum_is_allowed_over_ipv4_only),
 		cmocka_unit_test(lengths_up_to_the_longest_are_summed_right),

@@ -25,6 +25,7 @@ static struct test_share share;
 static struct fake_ring ring, busy, calm;
 static int shared_fd;
 static uint8_t group[16];
+static uint64_t received_ns; /* what the next frames are stamped with */
 
 /* ---- a relay ---- */
 
@@ -42,6 +43,7 @@ static int make_relay(void **state)
 	must(!ftruncate(shared_fd, sizeof(struct mcr_shared)));
 	packet__map_v4(group, 0xEF010101);
 	share__init(&share, 7);
+	received_ns = 0;
 	start_worker();
 	return 0;
 }
@@ -98,7 +100,8 @@ static void receive_any(struct fake_ring *one, uint32_t payload_bytes, uint16_t 
 	struct fake_frame frame = { .bytes = bytes,
 				    .link_bytes = LINK_BYTES,
 				    .pkttype = PACKET_MULTICAST,
-				    .protocol = ETH_P_IP };
+				    .protocol = ETH_P_IP,
+				    .received_ns = received_ns };
 
 	memcpy(packet.group, group, 16);
 	frame.count = LINK_BYTES + packet__write(bytes + LINK_BYTES, &packet);
@@ -540,6 +543,242 @@ static void a_rule_that_stays_is_guarded_on(void **state)
 	assert_int_equal(relay->shared->outputs[0].not_sent[MCR_NOT_SENT_TTL], 12);
 }
 
+/* Whether or not a rule of the share names it. */
+static void every_interface_of_the_header_is_read(void **state)
+{
+	(void)state;
+	fake_ring__init(&ring, 2048, 8);
+	fake_ring__init(&calm, 2048, 8);
+	attach_ring(&ring, 0);
+	attach_ring(&calm, 63);
+	share__add_rule(&share, 0, group, PORT);
+	share.header.interfaces = 1ull << 63;
+	receive(&calm, 100, 0);
+	assert_int_equal(install(&share), 0);
+	run();
+	assert_int_equal(relay->rings[0].fd, -1);
+	assert_int_equal(relay->shared->interfaces[63].received, 1);
+	assert_int_equal(relay->shared->interfaces[63].ignored[MCR_IGNORED_NO_RULE], 1);
+	share.header.interfaces = 0;
+	assert_int_equal(install(&share), 0);
+	assert_int_equal(relay->rings[63].fd, -1);
+	check_laws();
+}
+
+/* ---- latency ---- */
+
+static uint64_t sum_of_latencies(uint32_t rule)
+{
+	return sum_of(relay->shared->latencies[rule].buckets, MCR_RULE_LATENCY_BUCKETS);
+}
+
+static uint64_t realtime_ns(void)
+{
+	struct timespec clock;
+
+	must(!clock_gettime(CLOCK_REALTIME, &clock));
+	return (uint64_t)clock.tv_sec * NS_PER_S + (uint64_t)clock.tv_nsec;
+}
+
+static void latency_is_counted_per_rule_and_datagram(void **state)
+{
+	(void)state;
+	fake_ring__init(&ring, 2048, 8);
+	fake_ring__init(&calm, 2048, 8);
+	attach_ring(&ring, 0);
+	attach_ring(&calm, 1);
+	share__add_rule(&share, 0, group, PORT);
+	share__add_output(&share, MCR_TTL_AUTO, 0);
+	share__add_output(&share, MCR_TTL_AUTO, 0);
+	share__add_rule(&share, 1, group, PORT);
+	assert_int_equal(install(&share), 0);
+	/* Between 1 s (bucket 80, beyond the last) and 40 ms: the last bucket takes all from 48 ms.
+	 */
+	received_ns = realtime_ns() - NS_PER_S;
+	receive(&ring, 1000, 300);
+	received_ns = realtime_ns() + 3600 * NS_PER_S; /* a clock that was set back */
+	receive(&calm, 10, 0);
+	relay_batch(relay, 1);
+	assert_int_equal(sum_of_latencies(0), 4);
+	assert_int_equal(relay->shared->latencies[0].buckets[MCR_RULE_LATENCY_BUCKETS - 1], 4);
+	assert_int_equal(sum_of_latencies(1), 1);
+	assert_int_equal(relay->shared->latencies[1].buckets[0], 1);
+	relay_batch(relay, 2);
+	assert_int_equal(sum_of_latencies(0) + sum_of_latencies(1), 5);
+}
+
+/* Datagrams that wait, of all policies. */
+static void start_loop_of_each_ttl_policy(void)
+{
+	fake_ring__init(&ring, 2048, 256);
+	attach_ring(&ring, 0);
+	share__add_rule(&share, 0, group, PORT);
+	share__add_output(&share, MCR_TTL_AUTO, 0);
+	share__add_output(&share, MCR_TTL_KEEP, 0);
+	share__add_output(&share, MCR_TTL_DECREMENT, 0);
+	share__add_output(&share, MCR_TTL_FIXED, 5);
+	assert_int_equal(install(&share), 0);
+}
+
+static void receive_times(struct fake_ring *one, uint32_t times, uint8_t ttl)
+{
+	while (times--)
+		receive_ttl(one, ttl);
+}
+
+static void check_without_ttl(uint64_t automatic, uint64_t decremented)
+{
+	const struct mcr_output_counters *outputs = relay->shared->outputs;
+
+	assert_int_equal(outputs[0].not_sent[MCR_NOT_SENT_TTL], automatic);
+	assert_int_equal(outputs[1].not_sent[MCR_NOT_SENT_TTL], 0);
+	assert_int_equal(outputs[2].not_sent[MCR_NOT_SENT_TTL], decremented);
+	assert_int_equal(outputs[3].not_sent[MCR_NOT_SENT_TTL], 0);
+	check_laws();
+}
+
+static void a_loop_ends_the_run_and_the_next_goes_on(void **state)
+{
+	int control[2];
+
+	(void)state;
+	start_loop_of_each_ttl_policy();
+	must(!pipe(control));
+	receive_times(&ring, 100, 1);
+	assert_int_equal(mcr_relay__run(relay, control[0]), 1);
+	receive_times(&ring, 100, 1);
+	run();
+	check_without_ttl(101, 200);
+	close(control[0]);
+	close(control[1]);
+}
+
+static void the_guard_drops_only_what_has_run_out_under_auto(void **state)
+{
+	uint64_t now = 1000 * NS_PER_S;
+
+	(void)state;
+	start_loop_of_each_ttl_policy();
+	receive_times(&ring, 99, 1);
+	relay_batch(relay, now);
+	check_without_ttl(0, 99);
+	receive_times(&ring, 1, 0);
+	relay_batch(relay, now + 1);
+	assert_true(relay->loop_found);
+	/* ttl: keep gives what arrived, which is nothing. */
+	assert_int_equal(relay->shared->outputs[1].not_sent[MCR_NOT_SENT_TTL], 1);
+	relay->shared->outputs[1].not_sent[MCR_NOT_SENT_TTL] = 0;
+	relay->shared->outputs[1].not_sent[MCR_NOT_SENT_OTHER] = 1;
+	check_without_ttl(1, 100);
+	receive_times(&ring, 200, 2);
+	relay_batch(relay, now + 2);
+	check_without_ttl(1, 100);
+	receive_times(&ring, 5, 1);
+	relay_batch(relay, now + 3);
+	check_without_ttl(6, 105);
+}
+
+static void the_guard_of_one_rule_is_not_that_of_another(void **state)
+{
+	(void)state;
+	fake_ring__init(&calm, 2048, 256);
+	start_loop_of_each_ttl_policy();
+	share__add_rule(&share, 1, group, PORT);
+	share__add_output(&share, MCR_TTL_AUTO, 0);
+	attach_ring(&calm, 1);
+	assert_int_equal(install(&share), 0);
+	receive_times(&ring, 99, 1);
+	receive_times(&calm, 99, 1);
+	relay_batch(relay, 1000 * NS_PER_S);
+	assert_false(relay->loop_found);
+	receive_times(&calm, 1, 1);
+	relay_batch(relay, 1000 * NS_PER_S + 1);
+	assert_true(relay->loop_found);
+	assert_int_equal(mcr_relay__loop(relay).rule, 1);
+	receive(&ring, 50, 0);
+	receive_any(&ring, 50, 0, 1);
+	receive_any(&calm, 50, 0, 1);
+	relay_batch(relay, 1000 * NS_PER_S + 2);
+	check_without_ttl(0, 100);
+	assert_int_equal(relay->shared->outputs[4].not_sent[MCR_NOT_SENT_TTL], 2);
+}
+
+/* ---- trace and watch ---- */
+
+static void a_traced_rule_leaves_entries_and_no_other(void **state)
+{
+	const struct mcr_trace *trace;
+
+	(void)state;
+	fake_ring__init(&ring, 2048, 64);
+	fake_ring__init(&calm, 2048, 64);
+	attach_ring(&ring, 0);
+	attach_ring(&calm, 1);
+	share__add_rule(&share, 0, group, PORT);
+	share__add_output(&share, MCR_TTL_AUTO, 0);
+	share__add_output(&share, MCR_TTL_FIXED, 0);
+	share__add_rule(&share, 1, group, PORT);
+	share__add_output(&share, MCR_TTL_AUTO, 0);
+	assert_int_equal(install(&share), 0);
+	trace = &relay->shared->trace;
+	relay->shared->trace.rule = 1;
+	relay->shared->trace.every = 3;
+	received_ns = 1700000000123456789;
+	for (uint32_t i = 0; i < 9; i++) {
+		receive(&ring, 10 + i, 0);
+		receive(&calm, 20, 0);
+	}
+	relay_batch(relay, 1);
+	assert_int_equal(trace->written, 6);
+	for (uint32_t i = 0; i < 6; i++) {
+		const struct mcr_trace_entry *entry = &trace->entries[i];
+
+		assert_int_equal(entry->number, i + 1);
+		assert_int_equal(entry->output, i % 2);
+		assert_int_equal(entry->bytes, 10 + i / 2 * 3);
+		assert_int_equal(entry->received_ns, 1700000000123456789);
+		assert_int_equal(entry->ttl, TTL);
+		assert_int_equal(entry->verdict,
+				 1 + (i % 2 ? MCR_NOT_SENT_TTL : MCR_NOT_SENT_NO_SOCKET));
+	}
+	relay->shared->trace.rule = 0;
+	receive(&ring, 10, 0);
+	relay_batch(relay, 2);
+	assert_int_equal(trace->written, 6);
+}
+
+static void watches_are_closed_with_their_interface(void **state)
+{
+	int named = open("/dev/null", O_RDWR), not_named = open("/dev/null", O_RDWR),
+	    later = open("/dev/null", O_RDWR), wrong = open("/dev/null", O_RDWR);
+
+	(void)state;
+	share.header.interfaces = 1;
+	assert_int_equal(mcr_relay__attach_watch(relay, 0, named), 0);
+	assert_int_equal(mcr_relay__attach_watch(relay, 1, not_named), 0);
+	assert_int_equal(mcr_relay__attach_watch(relay, MCR_MAX_INTERFACES, wrong), -EINVAL);
+	assert_false(is_open(wrong));
+	assert_int_equal(install(&share), 0);
+	assert_true(is_open(named));
+	assert_false(is_open(not_named));
+	assert_int_equal(mcr_relay__attach_watch(relay, 0, later), 0);
+	assert_false(is_open(named));
+	assert_true(is_open(later));
+}
+
+static void a_share_longer_than_its_file_is_refused(void **state)
+{
+	uint64_t bytes;
+	int fd;
+
+	(void)state;
+	share__add_rule(&share, 0, group, PORT);
+	fd = share__file(&share, &bytes);
+	assert_int_equal(mcr_relay__install(relay, fd, bytes + 100000), -EINVAL);
+	assert_false(is_open(fd));
+	assert_int_equal(mcr_relay__generation(relay), 0);
+}
+
 /* ---- on the loopback device ---- */
 
 static struct network_message message;
@@ -683,6 +922,14 @@ int main(void)
 		RELAY_TEST(a_loop_that_is_found_during_an_install_is_told_afterwards),
 		RELAY_TEST(a_rule_does_not_inherit_the_loop_of_the_one_that_had_its_slot),
 		RELAY_TEST(a_rule_that_stays_is_guarded_on),
+		RELAY_TEST(every_interface_of_the_header_is_read),
+		RELAY_TEST(latency_is_counted_per_rule_and_datagram),
+		RELAY_TEST(a_loop_ends_the_run_and_the_next_goes_on),
+		RELAY_TEST(the_guard_drops_only_what_has_run_out_under_auto),
+		RELAY_TEST(the_guard_of_one_rule_is_not_that_of_another),
+		RELAY_TEST(a_traced_rule_leaves_entries_and_no_other),
+		RELAY_TEST(watches_are_closed_with_their_interface),
+		RELAY_TEST(a_share_longer_than_its_file_is_refused),
 		NETWORK_TEST(real_datagrams_are_relayed_whole_and_in_order),
 		NETWORK_TEST(real_super_frames_are_relayed_as_their_datagrams),
 		NETWORK_TEST(a_link_that_flaps_does_not_keep_the_relay_awake),

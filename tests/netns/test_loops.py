@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.support.daemon import Daemon, ignored, rule_stats
 from tests.support.lab import Lab, Line
 from tests.support.laws import assert_all_arrived, assert_conservation
@@ -83,6 +85,37 @@ def test_a_source_that_repeats_itself_loses_nothing(line: Line, tmp_path: Path) 
     assert rule_stats(stats, "one")["loops"] == 0
     assert "loop broken" not in daemon.log()
     assert_conservation(stats)
+
+
+@pytest.mark.parametrize("ttl", ["auto", "decrement"])
+def test_a_source_that_repeats_itself_steadily_loses_nothing_in_two_relays(
+    lab: Lab, tmp_path: Path, ttl: str
+) -> None:
+    """2,000 equal datagrams a second for two seconds, with a time to live that lasts."""
+    line, last = lab.line(), lab.host("last")
+    lab.cable(line.sink, "c0", last, "d0")
+    first = {"name": "first", "from": f"{GROUP}%r0:5001", "to": [{"to": f"{BACK}%r1:5001", "ttl": ttl}]}
+    second = {"name": "second", "from": f"{BACK}%b0:5001", "to": [{"to": "239.2.2.2%c0:6000", "ttl": ttl}]}
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    with (
+        Daemon(line.relay, tmp_path / "one", {"rules": [first]}) as one,
+        Daemon(line.sink, tmp_path / "two", {"rules": [second]}) as two,
+        Listener(last, "239.2.2.2%d0:6000") as listener,
+        Outlet(line.source, f"{GROUP}%a0:5001", ttl=8) as outlet,
+    ):
+        outlet.send_steadily(b"the same again", rate_pps=2000, count=4000)
+        outlet.send(LAST)
+        came = listener.take_until(LAST)
+        stats = [one.stats(), two.stats()]
+        log = one.log() + two.log()
+
+    assert payloads_of(came) == [b"the same again"] * 4000 + [LAST]
+    assert {datagram.ttl for datagram in came} == {6}
+    assert [rule["loops"] for one_stats in stats for rule in one_stats["rules"]] == [0, 0]
+    assert "loop broken" not in log
+    for one_stats in stats:
+        assert_conservation(one_stats)
 
 
 def test_datagrams_of_a_ttl_of_one_that_differ_lose_nothing(line: Line, tmp_path: Path) -> None:

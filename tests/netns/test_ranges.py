@@ -2,6 +2,7 @@
 
 from contextlib import ExitStack
 from pathlib import Path
+from socket import SO_ERROR, SOL_SOCKET
 
 import pytest
 
@@ -129,4 +130,38 @@ def test_a_mapped_output_keeps_the_source_of_every_datagram(line: Line, tmp_path
 
     assert {(one.payload, one.source, one.source_port, one.group) for one in came} == sent
     assert rule_stats(stats, "one")["matched"] == 16
+    assert_conservation(stats)
+
+
+@pytest.mark.parametrize(
+    ("given", "to"), [("10.1.0.2%{}:{}", "239.2.2.2%{}:6000"), ("[fd00:1::2%{}]:{}", "[ff35::2%{}]:6000")]
+)
+def test_a_host_takes_in_every_port_of_a_range_and_no_other(
+    line: Line, tmp_path: Path, given: str, to: str
+) -> None:
+    """The daemon holds the ports, so that the host does not answer that they are closed."""
+    rule = {"name": "one", "from": given.format("r0", "5000-5010"), "to": [to.format("r1")]}
+    ports = range(5000, 5011)
+    with (
+        Daemon(line.relay, tmp_path, {"rules": [rule]}) as daemon,
+        Listener(line.sink, to.format("b0")) as listener,
+        ExitStack() as stack,
+    ):
+        outlets = {
+            port: stack.enter_context(Outlet(line.source, given.format("a0", port)))
+            for port in (4999, *ports, 5011)
+        }
+        for port, outlet in outlets.items():
+            outlet.send(b"%d" % port)
+        came = [listener.take() for _ in ports]
+        for port in (4999, 5011):
+            with pytest.raises(ConnectionRefusedError):
+                outlets[port].socket.recv(1)
+        refused = [port for port in ports if outlets[port].socket.getsockopt(SOL_SOCKET, SO_ERROR)]
+        stats = daemon.stats()
+
+    assert sorted(payloads_of(came)) == [b"%d" % port for port in ports]
+    assert refused == []
+    assert rule_stats(stats, "one")["matched"] == len(ports)
+    assert ignored(stats, "r0") == {}
     assert_conservation(stats)

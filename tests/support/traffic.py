@@ -202,6 +202,13 @@ class Outlet:
         for payload in payloads:
             self.socket.send(payload)
 
+    def send_steadily(self, payload: bytes, *, rate_pps: int, count: int) -> None:
+        """Send equal datagrams, each when its turn has come."""
+        started_at = time.monotonic()
+        for number in range(count):
+            time.sleep(max(0.0, started_at + number / rate_pps - time.monotonic()))
+            self.socket.send(payload)
+
 
 class Tap:
     """A packet socket on an interface: writes frames byte by byte, and reads those that arrive."""

@@ -7,12 +7,9 @@ from argparse import Namespace
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Network
 from pathlib import Path
-from types import TracebackType
-from typing import Self, cast
 
 import pytest
 
-from mcr.cli import main
 from mcr.cli.commands import COMMANDS, parse_output
 from mcr.cli.main import build_parser
 from mcr.errors import PeerError, Refused, Unreachable, UsageError
@@ -20,51 +17,14 @@ from mcr.model.endpoint import parse_endpoint
 from mcr.model.mapping import Mapped
 from mcr.model.policy import Rate, RateUnit, SourcePolicy, TtlPolicy
 from mcr.model.rule import Output
-from mcr.wire.control import METHODS, Hello, check_params
+from mcr.wire.control import METHODS
 from tests.support.documents import IN, OUT, RULE
-
-
-class FakeClient:
-    """Answers everything with *answer*, or raises it, and notes what was asked."""
-
-    answer: object = None
-    asked: list[tuple[str, dict[str, object]]]
-    path = Path("/nowhere")
-    daemon = Hello(1, "0.1.0")
-
-    def __init__(self, path: Path) -> None:
-        type(self).path = path
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
-    def call(self, method: str, **params: object) -> object:
-        self.asked.append((method, params))
-        check_params(method, params)
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
+from tests.support.fake_client import FakeClient, run
 
 
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> type[FakeClient]:
-    monkeypatch.setattr(main, "Client", FakeClient)
-    monkeypatch.delenv("MCR_CONTROL", raising=False)
-    FakeClient.asked = []
-    FakeClient.answer = {}
-    return FakeClient
-
-
-def run(*arguments: str) -> int:
-    try:
-        return main.main(arguments)
-    except SystemExit as end:  # argparse's way
-        return cast("int", end.code)
+    return FakeClient.install(monkeypatch)
 
 
 DEFAULTS = {"ttl": "auto", "dscp": "keep", "source": "interface"}

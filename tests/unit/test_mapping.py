@@ -101,8 +101,14 @@ BAD = [
     ("keep%e:+40000", "got port offset 40000, expected -32767 to 32767"),
     ("10.0.0.0/8%e", "got prefix 10.0.0.0/8, expected a prefix of multicast addresses"),
     ("224.0.0.0/3%e", "got prefix 224.0.0.0/3, expected a prefix of multicast addresses"),
-    ("239.1.0.1/24%e", "got prefix '239.1.0.1/24', expected one without bits set behind it"),
-    ("239.1.0.0/33%e", "got prefix '239.1.0.0/33', expected one without bits set behind it"),
+    (
+        "239.1.0.1/24%e",
+        "got prefix '239.1.0.1/24', expected one such as 239.9.0.0/24, without bits set behind it",
+    ),
+    (
+        "239.1.0.0/33%e",
+        "got prefix '239.1.0.0/33', expected one such as 239.9.0.0/24, without bits set behind it",
+    ),
     ("keep%a b", "got interface 'a b', expected 1 to 15 bytes without '/', ':' or spaces"),
 ]
 

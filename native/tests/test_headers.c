@@ -1,0 +1,346 @@
+/*
+ * Packets of the Ethernet engine byte for byte, as they are handed to the kernel.
+ *
+ * Linked with --wrap=sendmsg and --wrap=sendmmsg: what leaves is kept instead of sent.
+ */
+#include "../src/transmit.h"
+#include "must.h"
+#include "packet.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "testing.h"
+
+#define SLOT 7
+#define IFINDEX 42
+#define MOST_MESSAGES 8
+#define MOST_BYTES 2048
+
+static struct mcr_transmit transmit;
+static struct mcr_shared *shared;
+static struct mcr_output output;
+static struct mcr_datagram datagram;
+
+/* ---- the kernel ---- */
+
+static struct {
+	uint8_t bytes[MOST_BYTES];
+	uint32_t count;
+	uint16_t protocol;
+} sent[MOST_MESSAGES];
+static uint32_t messages_sent;
+
+static void keep(const struct msghdr *message)
+{
+	const struct sockaddr_ll *link = message->msg_name;
+
+	must(messages_sent < MOST_MESSAGES);
+	must(message->msg_namelen == sizeof(*link) && link->sll_family == AF_PACKET);
+	assert_int_equal(link->sll_ifindex, IFINDEX);
+	sent[messages_sent].protocol = ntohs(link->sll_protocol);
+	sent[messages_sent].count = 0;
+	for (size_t i = 0; i < message->msg_iovlen; i++) {
+		const struct iovec *part = &message->msg_iov[i];
+
+		must(sent[messages_sent].count + part->iov_len <= MOST_BYTES);
+		memcpy(sent[messages_sent].bytes + sent[messages_sent].count, part->iov_base,
+		       part->iov_len);
+		sent[messages_sent].count += (uint32_t)part->iov_len;
+	}
+	messages_sent++;
+}
+
+ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags)
+{
+	(void)fd;
+	assert_int_equal(flags, MSG_DONTWAIT);
+	keep(message);
+	return sent[messages_sent - 1].count;
+}
+
+int __wrap_sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags)
+{
+	(void)fd;
+	assert_int_equal(flags, MSG_DONTWAIT);
+	for (unsigned int i = 0; i < count; i++)
+		keep(&messages[i].msg_hdr);
+	return (int)count;
+}
+
+/* ---- an output ---- */
+
+static void use_v4(void)
+{
+	packet__map_v4(datagram.source, 0x0A000009);
+	packet__map_v4(datagram.group, 0xEF810102);
+	memcpy(output.address, datagram.group, 16);
+	mcr_transmit__attach(&transmit, SLOT, open("/dev/null", O_RDONLY), 4);
+}
+
+static void use_v6(void)
+{
+	static const uint8_t source[16] = { 0xFD, [15] = 9 };
+	static const uint8_t group[16] = { 0xFF, 0x35, [12] = 0x80, 1, 2, 3 };
+
+	memcpy(datagram.source, source, 16);
+	memcpy(datagram.group, group, 16);
+	memcpy(output.address, group, 16);
+	mcr_transmit__attach(&transmit, SLOT, open("/dev/null", O_RDONLY), 6);
+}
+
+static int make_output(void **state)
+{
+	static const uint8_t link_source[6] = { 2, 0, 0, 0, 0, 0x99 };
+
+	(void)state;
+	memset(&transmit, 0, sizeof(transmit));
+	shared = calloc(1, sizeof(*shared));
+	must(shared != NULL && !mcr_transmit__init(&transmit, shared));
+	messages_sent = 0;
+	datagram =
+		(struct mcr_datagram){ .source_port = 40123, .port = 5001, .ttl = 17, .dscp = 46 };
+	output = (struct mcr_output){ .engine = MCR_ENGINE_ETHERNET,
+				      .ttl_policy = MCR_TTL_AUTO,
+				      .prefix_bits = 128,
+				      .port = 6001,
+				      .ifindex = IFINDEX,
+				      .mtu = 1500,
+				      .link_bytes = ETH_HLEN,
+				      .slot = SLOT };
+	memcpy(output.link_source, link_source, 6);
+	use_v4();
+	return 0;
+}
+
+static int free_output(void **state)
+{
+	(void)state;
+	mcr_transmit__free(&transmit);
+	free(shared);
+	return 0;
+}
+
+static void add(const char *payload)
+{
+	datagram.payload = (const uint8_t *)payload;
+	datagram.payload_bytes = (uint32_t)strlen(payload);
+	mcr_transmit__add(&transmit, &output, &datagram, 0);
+}
+
+/* Spaces are for the reader. */
+static uint32_t from_hex(uint8_t *bytes, const char *hex)
+{
+	uint32_t count = 0;
+	unsigned int byte;
+
+	for (; *hex; hex += 2) {
+		while (*hex == ' ')
+			hex++;
+		must(sscanf(hex, "%2x", &byte) == 1);
+		bytes[count++] = (uint8_t)byte;
+	}
+	return count;
+}
+
+static void check_sent(uint32_t message, uint16_t protocol, const char *hex)
+{
+	uint8_t want[MOST_BYTES];
+	uint32_t count = from_hex(want, hex);
+
+	assert_true(message < messages_sent);
+	assert_int_equal(sent[message].protocol, protocol);
+	assert_int_equal(sent[message].count, count);
+	assert_memory_equal(sent[message].bytes, want, count);
+}
+
+/* In the byte order of the host, which tests of other hosts would have to change.  Flags, GSO type,
+ * length of the headers, segment, where the checksum begins and stands. */
+#define OFFLOADS_V4 "01 00 2A00 0000 2200 0600 "
+#define OFFLOADS_V6 "01 00 3E00 0000 3600 0600 "
+#define LINK_V4 "01005E010102 020000000099 0800 "
+#define LINK_V6 "333380010203 020000000099 86DD "
+
+/* ---- what leaves ---- */
+
+static void a_datagram_over_ipv4(void **state)
+{
+	(void)state;
+	add("hello");
+	mcr_transmit__flush(&transmit);
+	assert_int_equal(messages_sent, 1);
+	check_sent(0, ETH_P_IP,
+		   OFFLOADS_V4 LINK_V4 "45B8 0021 0000 0000 1011 AF88 0A000009 EF810102 "
+				       "9CBB 1771 000D FAAA 68656C6C6F");
+}
+
+static void a_datagram_over_ipv6(void **state)
+{
+	(void)state;
+	use_v6();
+	add("hello");
+	mcr_transmit__flush(&transmit);
+	assert_int_equal(messages_sent, 1);
+	check_sent(0, ETH_P_IPV6,
+		   OFFLOADS_V6 LINK_V6 "6B80 0000 000D 1110 "
+				       "FD000000000000000000000000000009 "
+				       "FF350000000000000000000080010203 "
+				       "9CBB 1771 000D 7E62 68656C6C6F");
+}
+
+/* The headers stand where the link's would begin. */
+static void a_link_without_header(void **state)
+{
+	(void)state;
+	output.link_bytes = 0;
+	add("hello");
+	mcr_transmit__flush(&transmit);
+	use_v6();
+	add("hello");
+	mcr_transmit__flush(&transmit);
+	assert_int_equal(messages_sent, 2);
+	check_sent(0, ETH_P_IP,
+		   "01 00 1C00 0000 1400 0600 "
+		   "45B8 0021 0000 0000 1011 AF88 0A000009 EF810102 "
+		   "9CBB 1771 000D FAAA 68656C6C6F");
+	check_sent(1, ETH_P_IPV6,
+		   "01 00 3000 0000 2800 0600 "
+		   "6B80 0000 000D 1110 "
+		   "FD000000000000000000000000000009 FF350000000000000000000080010203 "
+		   "9CBB 1771 000D 7E62 68656C6C6F");
+}
+
+/* The lengths are those of the whole, the segment's stands in front. */
+static void a_super_packet(void **state)
+{
+	(void)state;
+	add("first");
+	add("other");
+	add("end");
+	mcr_transmit__flush(&transmit);
+	assert_int_equal(messages_sent, 1);
+	check_sent(0, ETH_P_IP,
+		   "01 05 2A00 0500 2200 0600 " LINK_V4
+		   "45B8 0029 0000 0000 1011 AF80 0A000009 EF810102 "
+		   "9CBB 1771 0015 FAB2 6669727374 6F74686572 656E64");
+}
+
+/* Each IPv4 packet has a number of its own, also those that a super-packet becomes. */
+static void numbers_of_packets_go_on(void **state)
+{
+	(void)state;
+	add("one");
+	mcr_transmit__flush(&transmit);
+	for (uint32_t i = 0; i < 3; i++)
+		add("same");
+	mcr_transmit__flush(&transmit);
+	add("two");
+	mcr_transmit__flush(&transmit);
+	assert_int_equal(messages_sent, 3);
+	assert_int_equal(packet__get16(sent[0].bytes + 10 + ETH_HLEN + 4), 0);
+	assert_int_equal(packet__get16(sent[1].bytes + 10 + ETH_HLEN + 4), 1);
+	assert_true(packet__get16(sent[2].bytes + 10 + ETH_HLEN + 4) >= 4);
+}
+
+/* With a checksum of its own, because nobody puts the pieces together before the receiver. */
+static void fragments(void **state)
+{
+	(void)state;
+	output.mtu = 45; /* 25 bytes of room, of which 24 are used */
+	add("0123456789abcdefghij");
+	mcr_transmit__flush(&transmit);
+	assert_int_equal(messages_sent, 2);
+	check_sent(0, ETH_P_IP,
+		   "00 00 0000 0000 0000 0000 " LINK_V4
+		   "45B8 002C 0000 2000 1011 8F7D 0A000009 EF810102 "
+		   "9CBB 1771 001C 50F3 30313233343536373839616263646566");
+	check_sent(1, ETH_P_IP,
+		   "00 00 0000 0000 0000 0000 " LINK_V4
+		   "45B8 0018 0000 0003 1011 AF8E 0A000009 EF810102 6768696A");
+}
+
+static void fragments_on_a_link_without_header(void **state)
+{
+	(void)state;
+	output.mtu = 45;
+	output.link_bytes = 0;
+	add("0123456789abcdefghij");
+	mcr_transmit__flush(&transmit);
+	assert_int_equal(messages_sent, 2);
+	check_sent(1, ETH_P_IP,
+		   "00 00 0000 0000 0000 0000 "
+		   "45B8 0018 0000 0003 1011 AF8E 0A000009 EF810102 6768696A");
+}
+
+/* ---- ranges of the fields ---- */
+
+static void ttl_and_dscp_fill_their_fields(void **state)
+{
+	static const struct {
+		uint8_t ttl, dscp;
+	} cases[] = { { 1, 0 }, { 255, 63 }, { 128, 1 }, { 64, 32 } };
+
+	(void)state;
+	output.ttl_policy = MCR_TTL_FIXED;
+	output.dscp_policy = MCR_DSCP_FIXED;
+	for (uint32_t i = 0; i < 4; i++) {
+		const uint8_t *ip = sent[2 * i].bytes + 10 + ETH_HLEN;
+
+		output.ttl = cases[i].ttl;
+		output.dscp = cases[i].dscp;
+		use_v4();
+		add("");
+		mcr_transmit__flush(&transmit);
+		assert_int_equal(ip[8], cases[i].ttl);
+		assert_int_equal(ip[1], cases[i].dscp * 4);
+		use_v6();
+		add("");
+		mcr_transmit__flush(&transmit);
+		ip = sent[2 * i + 1].bytes + 10 + ETH_HLEN;
+		assert_int_equal(ip[7], cases[i].ttl);
+		assert_int_equal(packet__get16(ip), 0x6000 + cases[i].dscp * 64);
+	}
+}
+
+/* RFC 1112 section 6.4: 23 bits; RFC 2464 section 7: 32. */
+static void groups_give_their_link_address(void **state)
+{
+	static const struct {
+		uint32_t group;
+		uint8_t link[6];
+	} cases[] = { { 0xE0000000, { 1, 0, 0x5E, 0, 0, 0 } },
+		      { 0xEFFFFFFF, { 1, 0, 0x5E, 0x7F, 0xFF, 0xFF } },
+		      { 0xE8800001, { 1, 0, 0x5E, 0, 0, 1 } } };
+
+	(void)state;
+	for (uint32_t i = 0; i < 3; i++) {
+		packet__map_v4(output.address, cases[i].group);
+		add("");
+		mcr_transmit__flush(&transmit);
+		assert_memory_equal(sent[i].bytes + 10, cases[i].link, 6);
+	}
+}
+
+#define HEADERS_TEST(test) cmocka_unit_test_setup_teardown(test, make_output, free_output)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		HEADERS_TEST(a_datagram_over_ipv4),
+		HEADERS_TEST(a_datagram_over_ipv6),
+		HEADERS_TEST(a_link_without_header),
+		HEADERS_TEST(a_super_packet),
+		HEADERS_TEST(numbers_of_packets_go_on),
+		HEADERS_TEST(fragments),
+		HEADERS_TEST(fragments_on_a_link_without_header),
+		HEADERS_TEST(ttl_and_dscp_fill_their_fields),
+		HEADERS_TEST(groups_give_their_link_address),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -28,6 +28,7 @@ MOST_OUTPUTS = 4
 FIXED_GROUPS = 32
 FIRST_PORT, PORTS = 6001, 8
 BURST = range(8, 121)  # datagrams in one go
+KILL_BURST = range(200, 401)  # enough for a worker to be in the middle of it
 STEADY_IN_A_ROUND = 4
 
 TTLS: Sequence[str | int] = ("auto", "auto", "keep", "decrement", 1, 7, 255)
@@ -145,10 +146,11 @@ class SteadyChoice:
 
 @dataclass(frozen=True, slots=True)
 class RoundPlan:
-    """What is settled before a round begins; *kills* are parts of its duration, in order."""
+    """What is settled before a round begins; *kills* are parts of its duration, each with its victim."""
 
     steady: tuple[SteadyChoice, ...]
     kills: tuple[float, ...]
+    victims: tuple[int, ...]
 
 
 def dice_of(seed: int, number: int) -> Random:
@@ -163,14 +165,19 @@ def choose_settings(dice: Random) -> dict[str, object]:
     )
 
 
-def choose_round(dice: Random, *, workers: int, kills: bool) -> RoundPlan:
-    """Choose the steady flows of a round, and when workers are killed."""
+def choose_round(dice: Random, *, workers: int, kills: int) -> RoundPlan:
+    """
+    Choose the steady flows of a round, and when which worker is killed.
+
+    Workers take turns: one that dies soon after it was started is started again with a delay.
+    """
     kinds = dice.sample(sorted(STEADY), STEADY_IN_A_ROUND)
     steady = (
         SteadyChoice(kind, dice.choice(STEADY[kind].sizes), dice.choice(STEADY[kind].rates)) for kind in kinds
     )
-    moments = sorted(dice.uniform(0.1, 0.7) for _ in range(dice.randint(1, workers) if kills else 0))
-    return RoundPlan(tuple(steady), tuple(moments))
+    moments = ((number + dice.uniform(0.2, 0.6)) / kills for number in range(kills))
+    turns = dice.sample(range(workers), workers)
+    return RoundPlan(tuple(steady), tuple(moments), tuple(turns[number % workers] for number in range(kills)))
 
 
 def choose_rule(dice: Random, name: str, taken: set[Place]) -> PassingRule | None:
@@ -205,7 +212,7 @@ def _choose_output(dice: Random, version: int) -> PassingOutput:
     )
 
 
-def choose_burst(dice: Random, places: Sequence[Place]) -> list[Datagram]:
+def choose_burst(dice: Random, places: Sequence[Place], counts: range) -> list[Datagram]:
     """Choose datagrams from one sender to the block of one of *places*, or to any block."""
     version, block = dice.choice(VERSIONS), dice.randrange(BLOCKS)
     if places and dice.random() < 0.9:
@@ -214,7 +221,7 @@ def choose_burst(dice: Random, places: Sequence[Place]) -> list[Datagram]:
     source, ttl, dscp = dice.randrange(SOURCES), dice.choice(SENT_TTLS), dice.choice(SENT_DSCPS)
     return [
         Datagram(version, block, *_choose_address(dice), source, ttl, dscp, size)
-        for size in _sizes(dice, version, dice.choice(BURST))
+        for size in _sizes(dice, version, dice.choice(counts))
     ]
 
 

@@ -33,6 +33,7 @@ from tests.support.traffic import MCAST_JOIN_GROUP
 from tests.support.wait import DEADLINE_S
 
 MEMBERSHIPS_PER_SOCKET = 100
+FIRST_S = 0.2
 
 
 class Mouths:
@@ -100,9 +101,13 @@ class Ears:
                     level, MCAST_JOIN_GROUP, struct.pack("=I4x", index) + name.ljust(128, b"\0")
                 )
 
+    def wait(self, wait_s: float) -> None:
+        """Wait until something has come, so long at most."""
+        self._poll.poll(wait_s * 1000)
+
     def hear(self, wait_s: float) -> Iterator[Arrival]:
         """Give what has come; if there is nothing, wait so long for the first."""
-        while ready := self._poll.poll(int(wait_s * 1000)):
+        while ready := self._poll.poll(wait_s * 1000):
             for descriptor, _ in ready:
                 sink, listener = self._listeners[descriptor]
                 seen = listener.take()
@@ -118,8 +123,10 @@ def _name_parts(family: int, packed: bytes) -> tuple[int | bytes, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """What was sent, and by how much the counters of each rule must grow."""
+    """What is sent at once, and by how much the counters of each rule must grow."""
 
+    datagrams: Sequence[Datagram]
+    payloads: Sequence[bytes]
     per_rule: dict[str, int]
     before: dict[str, int]
 
@@ -156,8 +163,8 @@ class Passing:
             self.watch.expect_end("interface r3")
         self.removes += 1
 
-    def send(self, datagrams: Sequence[Datagram]) -> Burst:
-        """Send datagrams, and note what must come of them."""
+    def prepare(self, datagrams: Sequence[Datagram]) -> Burst:
+        """Note what must come of datagrams that are about to be sent."""
         before = _matched(self.watch.check_counters())
         payloads = [self._next_payload(one.size) for one in datagrams]
         per_rule: dict[str, int] = {}
@@ -166,9 +173,16 @@ class Passing:
             if rule is not None:
                 per_rule[rule.name] = per_rule.get(rule.name, 0) + 1
                 self._expect(rule, datagram, payload)
-        self.mouths.send(datagrams, payloads)
-        self.sent += len(datagrams)
-        return Burst(per_rule, {name: before[name] for name in per_rule})
+        return Burst(datagrams, payloads, per_rule, {name: before[name] for name in per_rule})
+
+    def send(self, burst: Burst) -> None:
+        """Send what was prepared."""
+        self.mouths.send(burst.datagrams, burst.payloads)
+        self.sent += len(burst.datagrams)
+
+    def await_first(self) -> None:
+        """Wait until something comes, but not for long: nothing may be due."""
+        self.ears.wait(FIRST_S)
 
     def _next_payload(self, size: int) -> bytes:
         self.serial += 1

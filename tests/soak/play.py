@@ -10,7 +10,16 @@ from random import Random
 from time import monotonic
 
 from mcr.wire.documents import StatsDocument
-from tests.soak.catalogue import STEADY, choose_burst, choose_round, choose_rule, choose_settings, dice_of
+from tests.soak.catalogue import (
+    BURST,
+    KILL_BURST,
+    STEADY,
+    choose_burst,
+    choose_round,
+    choose_rule,
+    choose_settings,
+    dice_of,
+)
 from tests.soak.model import Datagram
 from tests.soak.passing import Burst, Passing
 from tests.soak.report import Figures
@@ -24,6 +33,7 @@ from tests.support.wait import wait_for
 
 ROUND_S = 30.0
 TELL_S = 10.0
+KILL_EVERY_S = 5.0
 MOST_RULES = 30
 
 
@@ -65,6 +75,7 @@ class Soak:
     overflowed: int = 0
     starved_rounds: int = 0
     slowest_install_s: float = 0.0
+    slowest_restart_s: float = 0.0
 
     def figures(self) -> Figures:
         """Give what there is to tell."""
@@ -84,6 +95,7 @@ class Soak:
             starved_rounds=self.starved_rounds,
             looks=self.watch.looks,
             slowest_install_s=self.slowest_install_s,
+            slowest_restart_s=self.slowest_restart_s,
         )
 
     def tell(self) -> None:
@@ -105,8 +117,8 @@ class Round:
     def __init__(self, soak: Soak, dice: Random, number: int, ends_at: float) -> None:
         self._soak, self._dice, self._number = soak, dice, number
         self._began, self._ends_at = monotonic(), ends_at
-        self._plan = choose_round(dice, workers=soak.workers, kills=number % 2 == 1)
-        self._victims = dice.sample(range(soak.workers), len(self._plan.kills))
+        kills = max(1, round((ends_at - self._began) / KILL_EVERY_S)) if number % 2 else 0
+        self._plan = choose_round(dice, workers=soak.workers, kills=kills)
         self._names = (f"p{number}-{index}" for index in range(1 << 30))
         self._kills = 0
         self._starvation = Starvation()
@@ -153,21 +165,30 @@ class Round:
             self._soak.check_drift()
 
     def _burst(self) -> None:
-        self._settle(self._soak.passing.send(self._choose()))
+        burst = self._soak.passing.prepare(self._choose(BURST))
+        self._soak.passing.send(burst)
+        self._settle(burst)
 
     def _kill(self) -> None:
         """
-        Kill a worker that has a burst on its way, and change a rule while it is gone.
+        Kill a worker in the middle of a burst, and change a rule while it is gone.
 
+        It is stopped while the burst is sent, so that it finds all of it at once, and killed when the first
+        datagram comes out.
         Only a rule is added, to a block without any: what was in hand is sent again under the rules that
         stand by then, so they must mean the same for it.
         """
-        soak, number = self._soak, self._victims[self._kills]
+        soak, number = self._soak, self._plan.victims[self._kills]
         victim = soak.daemon.workers()[number]["pid"]
         assert victim is not None
-        burst = soak.passing.send(self._choose())
+        burst = soak.passing.prepare(self._choose(KILL_BURST))
         soak.watch.killed.add(victim)
+        os.kill(victim, signal.SIGSTOP)
+        soak.passing.send(burst)
+        os.kill(victim, signal.SIGCONT)
+        soak.passing.await_first()
         os.kill(victim, signal.SIGKILL)
+        killed_at = monotonic()
         self._kills += 1
         soak.kills += 1
         blocks = {(rule.place.version, rule.place.block) for rule in soak.passing.rules.values()}
@@ -177,9 +198,11 @@ class Round:
         self._settle(burst)
         wait_for("the death to be noticed", lambda: soak.daemon.workers()[number]["pid"] != victim)
         soak.check_drift()
+        soak.slowest_restart_s = max(soak.slowest_restart_s, monotonic() - killed_at)
 
-    def _choose(self) -> list[Datagram]:
-        return choose_burst(self._dice, [rule.place for rule in self._soak.passing.rules.values()])
+    def _choose(self, counts: range) -> list[Datagram]:
+        places = [rule.place for rule in self._soak.passing.rules.values()]
+        return choose_burst(self._dice, places, counts)
 
     def _settle(self, burst: Burst) -> None:
         self._soak.passing.settle(burst, most_repeated=self._kills * BATCH)

@@ -26,6 +26,7 @@ class Figures:
     starved_rounds: int
     looks: int
     slowest_install_s: float
+    slowest_restart_s: float
 
     def line(self) -> str:
         """Write what can be said in between: steady flows are counted when they end."""
@@ -52,6 +53,7 @@ def summary(figures: Figures, first: Iterable[Holding], last: Iterable[Holding])
         ("rounds in which a worker waited long for its CPU", f"{figures.starved_rounds:,}"),
         ("laws checked", f"{figures.looks:,}"),
         ("slowest change until all workers had it", f"{figures.slowest_install_s * 1e3:.0f} ms"),
+        ("slowest restart until all was through", f"{figures.slowest_restart_s * 1e3:.0f} ms"),
     ]
     holdings = [
         (was.name, f"{was.resident_kib:,}", f"{now.resident_kib:,}", was.descriptors, now.descriptors)

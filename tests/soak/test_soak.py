@@ -10,6 +10,7 @@ import pytest
 from mcr.wire.control import check_params
 from mcr.wire.documents import rule_from_params
 from tests.soak.catalogue import (
+    BURST,
     FIRST_PORT,
     FIXED_GROUPS,
     PORTS,
@@ -60,9 +61,9 @@ def test_the_same_seed_makes_the_same_choices() -> None:
     def choices(seed: int) -> list[object]:
         dice = dice_of(seed, 3)
         return [
-            choose_round(dice, workers=2, kills=True),
+            choose_round(dice, workers=2, kills=2),
             choose_rule(dice, "p", set()),
-            choose_burst(dice, []),
+            choose_burst(dice, [], BURST),
         ]
 
     assert choices(7) == choices(7)
@@ -84,15 +85,19 @@ def test_every_rule_that_is_chosen_is_one_that_mcr_takes() -> None:
     assert choose_rule(dice, "none left", taken) is None
 
 
-def test_kills_are_only_in_the_rounds_that_are_to_have_them() -> None:
-    plans = [choose_round(Random(seed), workers=3, kills=seed % 2 == 1) for seed in range(40)]
+@pytest.mark.parametrize("kills", [0, 1, 2, 6])
+def test_workers_are_killed_in_turns_all_over_the_round(kills: int) -> None:
+    plan = choose_round(Random(kills), workers=3, kills=kills)
 
-    assert {len(plan.kills) for plan in plans[::2]} == {0}
-    assert {len(plan.kills) for plan in plans[1::2]} == {1, 2, 3}
+    assert len(plan.kills) == len(plan.victims) == kills
+    assert list(plan.kills) == sorted(plan.kills)
+    assert all(0 < moment < 1 for moment in plan.kills)
+    assert len(set(plan.victims)) == min(kills, 3)
+    assert plan.victims[:3] == plan.victims[3:] or kills < 6
 
 
 def test_a_burst_comes_from_one_sender() -> None:
-    bursts = [choose_burst(Random(seed), [RULE.place]) for seed in range(50)]
+    bursts = [choose_burst(Random(seed), [RULE.place], BURST) for seed in range(50)]
 
     for burst in bursts:
         assert len({(one.version, one.block, one.source, one.ttl, one.dscp) for one in burst}) == 1
@@ -166,7 +171,7 @@ def test_whatever_may_arrive_is_listened_to() -> None:
     for number in range(300):
         rule = choose_rule(dice, f"p{number}", set())
         assert rule is not None
-        for datagram in choose_burst(dice, [rule.place]):
+        for datagram in choose_burst(dice, [rule.place], BURST):
             if winner([rule], datagram) is None:
                 continue
             for output in rule.outputs:

@@ -15,7 +15,7 @@ class Ledger:
 
     Attributes:
         due: arrivals that must still come, in this many copies.
-        limited: arrivals that may still come, because a rate limit decides.
+        optional: arrivals that may still come: a rate limit decides, or a killed worker.
         arrived: how many came by each output.
         repeated: how many came again by each output.
         owners: by which output something comes, for everything that was ever due.
@@ -23,16 +23,16 @@ class Ledger:
     """
 
     due: Counter[Arrival] = field(default_factory=Counter)
-    limited: Counter[Arrival] = field(default_factory=Counter)
+    optional: Counter[Arrival] = field(default_factory=Counter)
     arrived: Counter[Owner] = field(default_factory=Counter)
     repeated: Counter[Owner] = field(default_factory=Counter)
     owners: dict[Arrival, Owner] = field(default_factory=dict)
     strays: list[Arrival] = field(default_factory=list)
 
-    def expect(self, arrival: Arrival, owner: Owner, *, is_limited: bool) -> None:
+    def expect(self, arrival: Arrival, owner: Owner, *, may_be_lost: bool) -> None:
         """Note what a datagram that is about to be sent must lead to."""
         self.owners[arrival] = owner
-        (self.limited if is_limited else self.due)[arrival] += 1
+        (self.optional if may_be_lost else self.due)[arrival] += 1
 
     def take(self, arrival: Arrival) -> None:
         """Account for what came."""
@@ -40,7 +40,7 @@ class Ledger:
         if owner is None:
             self.strays.append(arrival)
             return
-        pending = next((one for one in (self.due, self.limited) if one[arrival]), None)
+        pending = next((one for one in (self.due, self.optional) if one[arrival]), None)
         if pending is None:
             self.repeated[owner] += 1
             return
@@ -50,8 +50,8 @@ class Ledger:
             del pending[arrival]
 
     def close_burst(self) -> None:
-        """Expect nothing more of what a rate limit may have dropped."""
-        self.limited.clear()
+        """Expect nothing more of what may have been lost."""
+        self.optional.clear()
 
     def problems(self, most_repeated: int) -> list[str]:
         """Say what came that may not come: at most so many by each output may come twice."""

@@ -73,6 +73,7 @@ class Soak:
     steady_received: int = 0
     repeated: int = 0
     overflowed: int = 0
+    truncated: int = 0
     starved_rounds: int = 0
     slowest_install_s: float = 0.0
     slowest_restart_s: float = 0.0
@@ -92,6 +93,7 @@ class Soak:
             passing_received=passing.received,
             repeated=self.repeated + sum(passing.ledger.repeated.values()),
             overflowed=self.overflowed,
+            truncated=self.truncated,
             starved_rounds=self.starved_rounds,
             looks=self.watch.looks,
             slowest_install_s=self.slowest_install_s,
@@ -127,13 +129,13 @@ class Round:
         """Let steady flows go, and rules come and go meanwhile; judge what arrived."""
         soak = self._soak
         soak.passing.start_round()
-        dropped = _dropped(soak.watch.check_counters())
+        missed = _missed(soak.watch.check_counters())
         with flowing(soak.stage, self._plan.steady) as flows:
             while monotonic() < self._ends_at or self._is_kill_due():
                 self._step()
                 self._starvation.look(worker["pid"] for worker in soak.daemon.workers() if worker["pid"])
                 soak.tell()
-            self._finish(flows, dropped)
+            self._finish(flows, missed)
         self._rest()
 
     def _step(self) -> None:
@@ -181,7 +183,7 @@ class Round:
         soak, number = self._soak, self._plan.victims[self._kills]
         victim = soak.daemon.workers()[number]["pid"]
         assert victim is not None
-        burst = soak.passing.prepare(self._choose(KILL_BURST))
+        burst = soak.passing.prepare(self._choose(KILL_BURST), is_lethal=True)
         soak.watch.killed.add(victim)
         os.kill(victim, signal.SIGSTOP)
         soak.passing.send(burst)
@@ -191,14 +193,20 @@ class Round:
         killed_at = monotonic()
         self._kills += 1
         soak.kills += 1
-        blocks = {(rule.place.version, rule.place.block) for rule in soak.passing.rules.values()}
-        rule = choose_rule(self._dice, next(self._names), set())
-        if rule is not None and (rule.place.version, rule.place.block) not in blocks:
-            soak.passing.add(rule)
+        self._add_elsewhere(burst)
         self._settle(burst)
         wait_for("the death to be noticed", lambda: soak.daemon.workers()[number]["pid"] != victim)
         soak.check_drift()
         soak.slowest_restart_s = max(soak.slowest_restart_s, monotonic() - killed_at)
+
+    def _add_elsewhere(self, burst: Burst) -> None:
+        """Add a rule to a block that has none and that nothing was sent to."""
+        passing = self._soak.passing
+        blocks = {(one.place.version, one.place.block) for one in passing.rules.values()}
+        blocks |= {(one.version, one.block) for one in burst.datagrams}
+        rule = choose_rule(self._dice, next(self._names), set())
+        if rule is not None and (rule.place.version, rule.place.block) not in blocks:
+            passing.add(rule)
 
     def _choose(self, counts: range) -> list[Datagram]:
         places = [rule.place for rule in self._soak.passing.rules.values()]
@@ -207,14 +215,15 @@ class Round:
     def _settle(self, burst: Burst) -> None:
         self._soak.passing.settle(burst, most_repeated=self._kills * BATCH)
 
-    def _finish(self, flows: list[Flow], dropped: int) -> None:
+    def _finish(self, flows: list[Flow], missed: tuple[int, int]) -> None:
         """End the senders, wait until all is through, and judge each receiver."""
         soak = self._soak
         sent = [flow.sender.stop() for flow in flows]
         stats = self._wait_until_through()
-        overflowed = _dropped(stats) - dropped
-        circumstances = Circumstances(self._kills, overflowed, self._starvation.is_found)
+        overflowed, truncated = (now - was for now, was in zip(_missed(stats), missed, strict=True))
+        circumstances = Circumstances(self._kills, overflowed, truncated, self._starvation.is_found)
         soak.overflowed += overflowed
+        soak.truncated += truncated
         soak.starved_rounds += self._starvation.is_found
         failures = []
         for flow, report in zip(flows, sent, strict=True):
@@ -290,5 +299,7 @@ def _staged(extent: Extent, directory: Path, say: Callable[[str], None]) -> Iter
         yield Soak(stage, daemon, watch, passing, len(daemon.workers()), say)
 
 
-def _dropped(stats: StatsDocument) -> int:
-    return sum(one["kernel_dropped"] for one in stats["interfaces"])
+def _missed(stats: StatsDocument) -> tuple[int, int]:
+    """Count frames of steady flows that found no room, and those whose copy was gone."""
+    (steady,) = (one for one in stats["interfaces"] if one["name"] == "r0")
+    return steady["kernel_dropped"], steady["ignored"].get("truncated", 0)

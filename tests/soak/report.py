@@ -23,6 +23,7 @@ class Figures:
     passing_received: int
     repeated: int
     overflowed: int
+    truncated: int
     starved_rounds: int
     looks: int
     slowest_install_s: float
@@ -50,6 +51,7 @@ def summary(figures: Figures, first: Iterable[Holding], last: Iterable[Holding])
         ("datagrams received, passing rules", f"{figures.passing_received:,}"),
         ("received twice after a kill", f"{figures.repeated:,}"),
         ("frames without room in a ring", f"{figures.overflowed:,}"),
+        ("frames longer than one of the ring, lost at a kill", f"{figures.truncated:,}"),
         ("rounds in which a worker waited long for its CPU", f"{figures.starved_rounds:,}"),
         ("laws checked", f"{figures.looks:,}"),
         ("slowest change until all workers had it", f"{figures.slowest_install_s * 1e3:.0f} ms"),

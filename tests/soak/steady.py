@@ -23,11 +23,13 @@ class Circumstances:
     Attributes:
         kills: how many workers were killed.
         kernel_dropped: frames that found no room in the rings.
+        truncated: frames longer than a ring frame whose copy a killed worker had taken.
         is_starved: a worker waited long for its CPU.
     """
 
     kills: int
     kernel_dropped: int
+    truncated: int = 0
     is_starved: bool = False
 
 
@@ -90,13 +92,15 @@ def verdicts(choice: SteadyChoice, sent: Any, got: Any, circumstances: Circumsta
     Say what is wrong with what one receiver got.
 
     A killed worker's successor sends again what was in hand, so datagrams may come twice, and none is lost
-    unless the ring overflows meanwhile (developer_docs/decisions/0004-counters-and-crash.md).  A ring that
-    overflows for another reason than a kill or a busy machine is a failure.
+    unless the ring overflows meanwhile, or a frame is longer than one of the ring
+    (developer_docs/decisions/0004-counters-and-crash.md).  A ring that overflows for another reason than a
+    kill or a busy machine is a failure.
     """
-    kills = circumstances.kills
+    kills, segments = circumstances.kills, STEADY[choice.kind].segments
     most = dict.fromkeys(WRONG, 0)
     most["lost"] = circumstances.kernel_dropped if kills or circumstances.is_starved else 0
-    most["duplicated"] = kills * BATCH * STEADY[choice.kind].segments
+    most["lost"] += segments * min(circumstances.truncated, kills * BATCH)
+    most["duplicated"] = kills * BATCH * segments
     wrong = [
         f"{name} {got[name]}, expected at most {limit}" for name, limit in most.items() if got[name] > limit
     ]

@@ -228,8 +228,8 @@ def test_payloads_have_their_length_and_differ() -> None:
 
 def test_what_is_due_is_owed_until_it_has_come() -> None:
     ledger = Ledger()
-    ledger.expect(ARRIVAL, ("one", 0), is_limited=False)
-    ledger.expect(ARRIVAL, ("one", 0), is_limited=False)
+    ledger.expect(ARRIVAL, ("one", 0), may_be_lost=False)
+    ledger.expect(ARRIVAL, ("one", 0), may_be_lost=False)
     ledger.take(ARRIVAL)
 
     assert ledger.due == {ARRIVAL: 1}
@@ -243,7 +243,7 @@ def test_what_is_due_is_owed_until_it_has_come() -> None:
 
 def test_what_comes_again_is_a_problem_unless_a_worker_was_killed() -> None:
     ledger = Ledger()
-    ledger.expect(ARRIVAL, ("one", 0), is_limited=False)
+    ledger.expect(ARRIVAL, ("one", 0), may_be_lost=False)
     for _ in range(3):
         ledger.take(ARRIVAL)
 
@@ -265,7 +265,7 @@ def test_what_comes_again_is_a_problem_unless_a_worker_was_killed() -> None:
 )
 def test_what_differs_in_anything_was_never_due(wrong: dict[str, Any]) -> None:
     ledger = Ledger()
-    ledger.expect(ARRIVAL, ("one", 0), is_limited=False)
+    ledger.expect(ARRIVAL, ("one", 0), may_be_lost=False)
     ledger.take(replace(ARRIVAL, **wrong))
 
     assert len(ledger.problems(1000)) == 1
@@ -274,7 +274,7 @@ def test_what_differs_in_anything_was_never_due(wrong: dict[str, Any]) -> None:
 
 def test_what_a_limit_may_drop_is_not_owed_but_may_come_once() -> None:
     ledger = Ledger()
-    ledger.expect(ARRIVAL, ("one", 0), is_limited=True)
+    ledger.expect(ARRIVAL, ("one", 0), may_be_lost=True)
 
     assert not ledger.due
 
@@ -310,6 +310,14 @@ def test_a_kill_excuses_repetitions_and_an_overflow_of_the_ring_excuses_losses(
     circumstances = Circumstances(kills=2, kernel_dropped=kernel_dropped)
 
     assert len(verdicts(CHOICE, SENT, {**GOT, **wrong}, circumstances)) == problems
+
+
+def test_a_kill_excuses_the_loss_of_frames_longer_than_one_of_the_ring() -> None:
+    got = {**GOT, "lost": 16, "distinct": 984}
+
+    assert verdicts(CHOICE, SENT, got, Circumstances(kills=1, kernel_dropped=0, truncated=2)) == []
+    assert verdicts(CHOICE, SENT, got, Circumstances(kills=1, kernel_dropped=0, truncated=1)) != []
+    assert verdicts(CHOICE, SENT, got, Circumstances(kills=0, kernel_dropped=0, truncated=2)) != []
 
 
 def test_without_a_kill_an_overflow_excuses_nothing() -> None:

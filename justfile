@@ -48,6 +48,10 @@ bench *args: setup
     scripts/setup-bench
     "{{ bin }}/python" -m tests.bench.main "$@"
 
+# rules that come and go and workers that are killed under traffic: just soak MINUTES [--seed N]; needs root
+soak minutes="5" *args: setup
+    "{{ bin }}/python" -m tests.soak.main "$@"
+
 # the C code: warnings, tests and fuzz targets with sanitizers, in bounded time
 native: setup
     scripts/check-native

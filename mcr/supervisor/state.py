@@ -20,6 +20,7 @@ from mcr.supervisor.slots import SlotBook, SlotPool
 from mcr.supervisor.sockets import Fanout, RingShape
 from mcr.supervisor.workers import WorkerProcess
 from mcr.wire.counters import MAX_INTERFACES
+from mcr.wire.share import Digester
 
 
 @dataclass(slots=True)
@@ -71,6 +72,7 @@ class Worker:
         outputs: plans of the sockets given to the present process, by slot.
         share, generation: the last share sent.
         installed: generation and digest that the process acknowledged.
+        digester: knows the hashes of the rules that the worker should have.
     """
 
     number: int
@@ -89,6 +91,7 @@ class Worker:
     generation: int = 0
     sent_at_s: float = 0.0
     installed: tuple[int, int] | None = None
+    digester: Digester = field(default_factory=Digester)
 
     def end(self, backoff_s: float, now_s: float) -> None:
         """Forget the process and what it had; the next one starts after *backoff_s*."""

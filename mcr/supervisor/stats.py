@@ -31,7 +31,6 @@ from mcr.wire.documents import (
     UnmatchedDocument,
     WorkerDocument,
 )
-from mcr.wire.share import share_digest
 
 
 class Report:
@@ -78,7 +77,7 @@ class Report:
             "since_s": round(time.monotonic() - worker.since_s, 3),
             "restarts": worker.restarts,
             "rules": len(share.rules),
-            "expected_digest": f"{share_digest(share):016x}",
+            "expected_digest": f"{worker.digester.digest(share):016x}",
             "installed_digest": f"{header.digest:016x}" if worker.installed else None,
             "generation": header.generation if worker.installed else 0,
             "resident_bytes": resident_bytes,

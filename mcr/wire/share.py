@@ -7,7 +7,6 @@ the digest from there, so that a wrong table cannot hide behind a right message.
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from ipaddress import IPv6Address
 
 from mcr.model.endpoint import Address, Endpoint
@@ -63,7 +62,28 @@ def share_digest(share: Share) -> int:
 
     Source: `mcr_table__digest` in native/src/table.c computes the same.
     """
-    return (_FNV_OFFSET + sum(_rule_digest(placed) for placed in share.rules)) & _MASK
+    return _digest_of(map(_rule_digest, share.rules))
+
+
+class Digester:
+    """
+    Hashes one worker's shares, one after the other.
+
+    To hash thousands of rules takes Python long, and most of them are in the next share again.  Those that
+    are not are forgotten: who adds and removes rules for weeks must not find them all in memory.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[PlacedRule, int] = {}
+
+    def digest(self, share: Share) -> int:
+        """Give what `share_digest` gives."""
+        before = self._known
+        self._known = {
+            placed: _rule_digest(placed) if (known := before.get(placed)) is None else known
+            for placed in share.rules
+        }
+        return _digest_of(self._known.values())
 
 
 def mapped(address: Address) -> bytes:
@@ -130,7 +150,11 @@ def _destination(to: Endpoint | Mapped) -> tuple[Address, int, int, int]:
     return to.base, to.port, to.port_offset, bits
 
 
-@lru_cache(maxsize=1 << 16)
+def _digest_of(digests: Iterable[int]) -> int:
+    """Combine the hashes of rules, in whatever order."""
+    return (_FNV_OFFSET + sum(digests)) & _MASK
+
+
 def _rule_digest(placed: PlacedRule) -> int:
     given = placed.rule.input
     listed = given.sources or given.excluded

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -30,14 +30,22 @@ BIN = Path(sys.executable).parent
 
 class Daemon:
     """
-    One ``mcrd`` with its configuration, control socket and log in *directory*.
+    One ``mcrd`` with its configuration, control socket and log in *directory*, started by *command*.
 
     Leaving ``with`` stops it by SIGTERM, and asserts that it ends in time, leaves nothing behind and has
     logged no error.
     """
 
-    def __init__(self, host: Host, directory: Path, config: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        host: Host,
+        directory: Path,
+        config: Mapping[str, object] | None = None,
+        *,
+        command: Sequence[str] = (str(BIN / "mcrd"),),
+    ) -> None:
         self.host = host
+        self._command = command
         self.control = directory / "control.sock"
         self.log_path = directory / "mcrd.log"
         self._config = directory / "mcr.json5"
@@ -74,7 +82,7 @@ class Daemon:
 
     def start(self) -> None:
         """Start it, and do not wait for anything."""
-        command = [str(BIN / "mcrd"), "--config", str(self._config), "--control", str(self.control)]
+        command = [*self._command, "--config", str(self._config), "--control", str(self.control)]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(self.host.start_command(*command), stdout=log, stderr=log)
 

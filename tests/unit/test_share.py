@@ -18,7 +18,7 @@ from mcr.model.policy import TtlPolicy
 from mcr.model.ruleset import MAX_OUTPUTS, MAX_RULES
 from mcr.model.share import PlacedRule, Share
 from mcr.wire.counters import MAX_INTERFACES
-from mcr.wire.share import HEADER, OUTPUT, RULE, mapped, pack_share, share_digest
+from mcr.wire.share import HEADER, OUTPUT, RULE, Digester, mapped, pack_share, share_digest
 from tests.support.rules import HOSTS_V4, HOSTS_V6, placed, rule, shares
 
 GENERATION = 7
@@ -143,6 +143,16 @@ def test_c_and_python_compute_the_same_digest_in_any_order(share: Share, order: 
     assert table.digest == share_digest(share)
     assert table.load(pack_share(Share(tuple(shuffled)), GENERATION + 1)) == 0
     assert table.digest == share_digest(share)
+
+
+@given(st.lists(shares(), max_size=4))
+def test_a_digester_gives_the_same_digest_and_remembers_the_rules_of_the_last_share_alone(
+    following: list[Share],
+) -> None:
+    digester = Digester()
+    for share in [*following, *following[:1]]:
+        assert digester.digest(share) == share_digest(share)
+        assert digester._known.keys() == set(share.rules)
 
 
 @given(shares(), st.integers(0, 4000), st.integers(0, 63))

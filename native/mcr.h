@@ -19,6 +19,7 @@
 #define MCR_RULE_LATENCY_BUCKETS 64
 #define MCR_TRACE_ENTRIES 4096
 #define MCR_UNMATCHED_ENTRIES 256
+#define MCR_MAX_BATCH 512
 
 /* Why a received datagram was not relayed. */
 enum mcr_ignored {
@@ -278,8 +279,10 @@ uint64_t mcr_relay__digest(const struct mcr_relay *relay);
 uint64_t mcr_relay__generation(const struct mcr_relay *relay);
 /* The bucket of struct mcr_latency for a time. */
 uint32_t mcr_relay__latency_bucket(uint64_t elapsed_ns);
-/* How long to let a batch gather at high rates (0: not at all), and whether to never sleep. */
-void mcr_relay__set_pace(struct mcr_relay *relay, uint32_t coalesce_us, int busy_poll);
+/* How long to let a batch gather at high rates (0: not at all), whether to never sleep, and how
+ * many frames of one ring to send together: 1 to MCR_MAX_BATCH, which it is to begin with. */
+void mcr_relay__set_pace(struct mcr_relay *relay, uint32_t coalesce_us, int busy_poll,
+			 uint32_t batch);
 /* Relay until control_fd is readable (0), a loop was found (1), or the kernel refuses to wait
  * (negative errno). */
 int mcr_relay__run(struct mcr_relay *relay, int control_fd);
@@ -297,8 +300,8 @@ struct mcr_loop mcr_relay__loop(const struct mcr_relay *relay);
 /* ---- bypass ---- */
 
 /* Run a program (an array of struct bpf_insn, of type BPF_PROG_TYPE_SCHED_CLS) on what arrives at
- * an interface, behind the programs that are there, for as long as the descriptor that this gives is
- * open.  Needs Linux 6.6 (tcx), CAP_BPF and CAP_NET_ADMIN. */
+ * an interface, behind the programs that are there, for as long as the descriptor that this gives
+ * is open.  Needs Linux 6.6 (tcx), CAP_BPF and CAP_NET_ADMIN. */
 int mcr_bypass__attach(uint32_t ifindex, const uint8_t *program, uint32_t bytes);
 /* Replace the program of a descriptor in one step. */
 int mcr_bypass__replace(int link_fd, const uint8_t *program, uint32_t bytes);

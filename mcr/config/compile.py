@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from mcr.config.problems import explain
-from mcr.config.schema import DEFAULT_COALESCE_US, File, RuleEntry, read_input, read_output, without_subject
+from mcr.config.schema import (
+    DEFAULT_COALESCE_US,
+    MAX_BATCH,
+    File,
+    RuleEntry,
+    read_input,
+    read_output,
+    without_subject,
+)
 from mcr.errors import RuleError
 from mcr.model.rule import Origin, Rule
 from mcr.model.ruleset import Ruleset, problems, ruleset
@@ -27,6 +35,7 @@ class Configuration:
         watch_unmatched: keep a table of UDP multicast that matches no rule.
         bypass_stack: spare the host's IP stack what only mcr wants.
         busy_poll: workers never sleep.
+        batch: packets of an interface that a worker sends together at most.
         ring_bytes: of one worker's ring on one interface; None for what fits the number of workers.
         rules: without problems, all of origin ``config``.
     """
@@ -35,6 +44,7 @@ class Configuration:
     steering: Steering = Steering.AUTO
     coalesce_us: int = DEFAULT_COALESCE_US
     busy_poll: bool = False
+    batch: int = MAX_BATCH
     watch_unmatched: bool = True
     bypass_stack: bool = True
     ring_bytes: int | None = None
@@ -71,6 +81,7 @@ def compile_tree(tree: object) -> tuple[Configuration, list[str]]:
         steering=file.steering,
         coalesce_us=file.coalesce_us,
         busy_poll=file.busy_poll,
+        batch=file.batch,
         watch_unmatched=file.watch_unmatched,
         bypass_stack=file.bypass_stack,
         ring_bytes=None if file.ring_mib is None else file.ring_mib << 20,

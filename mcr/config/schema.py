@@ -54,9 +54,10 @@ from mcr.model.rule import NAME_SYNTAX, Output, Rule, check_outputs
 from mcr.model.steering import Steering
 
 MAX_WORKERS = 256  # members of a fanout group: PACKET_FANOUT_MAX, net/packet/internal.h
-DEFAULT_COALESCE_US = 100  # developer_docs/decisions/0003-moderation.md
+DEFAULT_COALESCE_US = 150  # developer_docs/decisions/0003-moderation.md
 MAX_COALESCE_US = 10_000
 MAX_RING_MIB = 1024
+MAX_BATCH = 512  # MCR_MAX_BATCH in native/mcr.h
 OWN_ERROR = "mcr"  # the type of errors whose message is ours
 TAGS = frozenset(
     {"<text>", "<object>", "<target>", "<list>"}
@@ -288,6 +289,7 @@ class File(Strict):
         default=DEFAULT_COALESCE_US, description=f"0 to {MAX_COALESCE_US}", ge=0, le=MAX_COALESCE_US
     )
     busy_poll: bool = Field(default=False, description="true or false")
+    batch: int = Field(default=MAX_BATCH, description=f"1 to {MAX_BATCH}", ge=1, le=MAX_BATCH)
     watch_unmatched: bool = Field(default=True, description="true or false")
     bypass_stack: bool = Field(default=True, description="true or false")
     ring_mib: int | None = Field(default=None, description=f"1 to {MAX_RING_MIB}", ge=1, le=MAX_RING_MIB)

@@ -86,6 +86,7 @@ class Wishes:
     steering: Steering
     coalesce_us: int
     busy_poll: bool
+    batch: int
     ring_bytes: int
     watch_unmatched: bool
     bypass_stack: bool

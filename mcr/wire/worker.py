@@ -35,6 +35,7 @@ class Hello:
     cpu: int
     coalesce_us: int
     busy_poll: bool
+    batch: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,9 +31,9 @@ class Dataplane:
         if self._relay == ffi.NULL:
             raise KernelError("map", "shared counters", ffi.errno)
 
-    def set_pace(self, coalesce_us: int, *, busy_poll: bool) -> None:
-        """Say how long to let a batch gather at high rates, and whether to never sleep."""
-        lib.mcr_relay__set_pace(self._relay, coalesce_us, busy_poll)
+    def set_pace(self, coalesce_us: int, *, busy_poll: bool, batch: int) -> None:
+        """Say how long to let a batch gather at high rates, whether to never sleep, and the largest batch."""
+        lib.mcr_relay__set_pace(self._relay, coalesce_us, busy_poll, batch)
 
     def attach_ring(self, slot: int, descriptor: int, frame_bytes: int, frames: int) -> None:
         """Read an interface's ring from where the shared cursor stands."""

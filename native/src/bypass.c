@@ -29,7 +29,7 @@ static int load(const uint8_t *program, uint32_t bytes)
 	attributes.prog_type = BPF_PROG_TYPE_SCHED_CLS;
 	attributes.insns = (uintptr_t)program;
 	attributes.insn_cnt = bytes / sizeof(struct bpf_insn);
-	attributes.license = (uintptr_t) "Apache-2.0";
+	attributes.license = (uintptr_t)"Apache-2.0";
 	memcpy(attributes.prog_name, "mcr_bypass", sizeof("mcr_bypass"));
 	return bpf(BPF_PROG_LOAD, &attributes);
 }

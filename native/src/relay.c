@@ -23,7 +23,6 @@ static_assert(sizeof(struct mcr_output_counters) == 8 * (2 + MCR_NOT_SENT_REASON
 
 /* Frames of one ring in one batch: enough for full UDP_SEGMENT calls, few enough to answer control
  * soon. */
-#define BATCH_FRAMES 512
 /* More than any ring holds: beyond that, only new frames can come, where a rule stays. */
 #define DRAIN_BATCHES 64
 /* Datagrams sent per second from which on it is worth to wait for more. */
@@ -42,6 +41,7 @@ struct pace {
 	bool gathering;
 	uint32_t gather_ns; /* how long to wait for more, 0 for not at all */
 	bool busy_poll;
+	uint32_t batch; /* frames of one ring */
 };
 
 /* Datagrams of one rule whose time to the send call is still to be measured. */
@@ -61,7 +61,7 @@ struct mcr_relay {
 	struct mcr_guard *guards; /* MCR_MAX_RULES */
 	struct mcr_loop loop;
 	bool loop_found;
-	struct stamp *stamps; /* BATCH_FRAMES for each ring */
+	struct stamp *stamps; /* MCR_MAX_BATCH for each ring */
 	uint32_t stamp_count;
 	uint64_t next_control_ns;
 	uint64_t next_heartbeat_ns;
@@ -86,9 +86,10 @@ static int allocate(struct mcr_relay *relay)
 {
 	relay->table = mcr_table__new();
 	relay->spare = mcr_table__new();
+	relay->pace.batch = MCR_MAX_BATCH;
 	relay->arena.bytes = MCR_ARENA_BYTES;
 	relay->arena.data = malloc(MCR_ARENA_BYTES);
-	relay->stamps = calloc((size_t)BATCH_FRAMES * MCR_MAX_INTERFACES, sizeof(struct stamp));
+	relay->stamps = calloc((size_t)MCR_MAX_BATCH * MCR_MAX_INTERFACES, sizeof(struct stamp));
 	relay->guards = calloc(MCR_MAX_RULES, sizeof(struct mcr_guard));
 	if (!relay->table || !relay->spare || !relay->arena.data || !relay->stamps ||
 	    !relay->guards)
@@ -392,14 +393,14 @@ static void read_ring(struct mcr_relay *relay, uint32_t slot, struct batch *batc
 	struct mcr_frame frame;
 	uint32_t frames = 0;
 
-	while (frames < BATCH_FRAMES && mcr_ring__read(ring, &relay->arena, &frame)) {
+	while (frames < relay->pace.batch && mcr_ring__read(ring, &relay->arena, &frame)) {
 		if (!batch->frames && !frames)
 			toggle_sequence(relay->shared);
 		batch->datagrams += relay_frame(relay, slot, &frame);
 		frames++;
 	}
 	batch->frames += frames;
-	batch->full |= frames == BATCH_FRAMES || relay->arena.used > relay->arena.bytes / 2;
+	batch->full |= frames == relay->pace.batch || relay->arena.used > relay->arena.bytes / 2;
 }
 
 uint32_t mcr_relay__latency_bucket(uint64_t elapsed_ns)
@@ -504,10 +505,12 @@ static void measure(struct pace *pace, uint32_t datagrams, uint64_t now)
 	pace->window_datagrams = 0;
 }
 
-void mcr_relay__set_pace(struct mcr_relay *relay, uint32_t coalesce_us, int busy_poll)
+void mcr_relay__set_pace(struct mcr_relay *relay, uint32_t coalesce_us, int busy_poll,
+			 uint32_t batch)
 {
 	relay->pace.gather_ns = coalesce_us * NS_PER_US;
 	relay->pace.busy_poll = busy_poll;
+	relay->pace.batch = batch;
 }
 
 static int poll_control(struct mcr_relay *relay, uint64_t now)

@@ -181,7 +181,7 @@ def test_latencies_are_plausible(line: Line, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "pace", [{"coalesce_us": 0}, {"busy_poll": True}, {"coalesce_us": 1000, "ring_mib": 16}]
+    "pace", [{"batch": 1}, {"coalesce_us": 0}, {"busy_poll": True}, {"coalesce_us": 1000, "ring_mib": 16}]
 )
 def test_every_pace_relays_without_loss(line: Line, tmp_path: Path, pace: dict[str, object]) -> None:
     config = {"workers": 1, "rules": [RULE], **pace}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mcr.config.schema import MAX_BATCH
 from mcr.wire.documents import WorkerDocument
 from tests.support.daemon import Daemon
 from tests.support.lab import Line
@@ -15,7 +16,7 @@ from tests.support.stream import INPUT, OUTPUT, RULE, streaming
 from tests.support.traffic import receiving, send
 from tests.support.wait import wait_for
 
-BATCH = 512  # datagrams that a worker may have in hand: BATCH_FRAMES in native/src/relay.c
+BATCH = MAX_BATCH  # datagrams that a worker may have in hand
 
 
 def kill(daemon: Daemon, number: int) -> WorkerDocument:

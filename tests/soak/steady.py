@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from mcr.config.schema import MAX_BATCH
 from mcr.wire.documents import StatsDocument
 from tests.soak.catalogue import STEADY, SteadyChoice
 from tests.soak.stage import Stage
@@ -12,7 +13,7 @@ from tests.support.laws import WRONG, where_lost
 from tests.support.traffic import Receiver, Sender, receiving, sending
 
 LONGEST_S = 3600
-BATCH = 512  # frames of each ring that a worker may have in hand: BATCH_FRAMES in native/src/relay.c
+BATCH = MAX_BATCH  # frames of each ring that a worker may have in hand
 
 
 @dataclass(frozen=True, slots=True)

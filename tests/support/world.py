@@ -78,6 +78,7 @@ class World:
             steering,
             100,
             busy_poll=False,
+            batch=512,
             ring_bytes=1 << 20,
             watch_unmatched=True,
             bypass_stack=True,

@@ -19,7 +19,14 @@ from tests.support.rules import rule
 
 IN, OUT, OTHER = link("in", 2, "10.0.0.1"), link("out", 3, "10.1.0.1"), link("other", 4)
 WISHES = Wishes(
-    2, Steering.HASH, 100, busy_poll=False, ring_bytes=1 << 20, watch_unmatched=True, bypass_stack=True
+    2,
+    Steering.HASH,
+    100,
+    busy_poll=False,
+    batch=512,
+    ring_bytes=1 << 20,
+    watch_unmatched=True,
+    bypass_stack=True,
 )
 OPEN = {IN.index: 7}
 

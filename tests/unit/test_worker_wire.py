@@ -31,7 +31,7 @@ MESSAGES: dict[str, st.SearchStrategy[wire.ToWorker | wire.FromWorker]] = {
 }
 ANY_MESSAGE = st.one_of(*MESSAGES.values())
 EXAMPLES: list[dict[str, Any]] = [
-    {"kind": "hello", "worker": 0, "cpu": 1, "coalesce_us": 100, "busy_poll": False},
+    {"kind": "hello", "worker": 0, "cpu": 1, "coalesce_us": 100, "busy_poll": False, "batch": 512},
     {"kind": "ring", "slot": 0, "frame_bytes": 2048, "frames": 16},
     {"kind": "watch", "slot": 0},
     {"kind": "outputs", "slots": [0, 1], "versions": [4, 6]},

@@ -15,6 +15,7 @@ from mcr.supervisor.perform import Performer
 from mcr.supervisor.reconcile import reconcile, waits
 from mcr.supervisor.sources.netlink import read_links
 from mcr.supervisor.state import State
+from mcr.supervisor.stuck import RingWatch
 from mcr.supervisor.tracing import Tracing
 from mcr.wire.counters import latency_span, output_span, rule_span
 
@@ -34,6 +35,7 @@ class Supervisor:
         self.tracing = Tracing(state)
         self._log = log
         self._performer = Performer(state, Children(state, log, self.look_again, tasks), log)
+        self._ring_watch = RingWatch()
         self._wake = asyncio.Event()
         self._links_changed = True
         self._asked = 0
@@ -48,6 +50,14 @@ class Supervisor:
         """Reconcile once more, with the links as they are now, and try again what failed."""
         self._links_changed = True
         self.look_again()
+
+    def look_at_rings(self) -> None:
+        """Open anew what the kernel has brought to a standstill."""
+        for interface in self._ring_watch.find_stuck(self.state):
+            name = interface.plan.link.name
+            self._log.warning("ring stuck", interface=name, reason="the kernel blocked it; it is opened anew")
+            interface.is_stuck = True
+            self.look_again()
 
     async def add_rule(self, rule: Rule) -> None:
         """
@@ -138,8 +148,8 @@ class Supervisor:
             self._log.error("links not read", reason=str(error))
 
     def _plan(self) -> Layout:
-        interface_slots = {ifindex: one.slot for ifindex, one in self.state.interfaces.items()}
         state = self.state
+        interface_slots = {ifindex: one.slot for ifindex, one in state.interfaces.items() if not one.is_stuck}
         steered = {ifindex: one.plan for ifindex, one in state.interfaces.items()}
         return plan(state.rules, state.links, state.slots, interface_slots, state.wishes, steered)
 

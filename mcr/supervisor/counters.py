@@ -10,6 +10,7 @@ from mcr.wire.counters import (
     TraceEntry,
     UnmatchedEntry,
     WorkerHeader,
+    read_cursor,
     read_header,
     read_latency,
     read_snapshot,
@@ -43,6 +44,10 @@ class CounterFile:
     def snapshot(self, rule_slots: int, output_slots: int) -> Snapshot:
         """Copy the counters of the lowest slots, consistent if the worker leaves time for it."""
         return read_snapshot(self._memory, rule_slots, output_slots)
+
+    def cursor(self, slot: int) -> int:
+        """Read how many frames of an interface's ring the worker has given back."""
+        return read_cursor(self._memory, slot)
 
     def latency(self, slot: int) -> list[int]:
         """Read the histogram of one rule slot."""

@@ -39,6 +39,7 @@ from mcr.supervisor.state import State, Worker
 DEFAULT_CONFIG = Path("/etc/mcr/mcr.json5")
 DEFAULT_CONTROL = Path("/run/mcr/control.sock")
 STOP_DEADLINE_S = 1.0
+RING_LOOK_S = 1.0
 EXIT_FAILED, EXIT_USAGE = 1, 2
 
 
@@ -146,7 +147,7 @@ async def _serve(control: Path, workers: int | None, configuration: Configuratio
         supervisor.load(configuration.rules)
         async with ControlServer(control, Handlers(supervisor).table(), log):
             _confine(log)
-            running = tasks.create_task(_follow(supervisor))
+            running = [tasks.create_task(_follow(supervisor)), tasks.create_task(_watch_rings(supervisor))]
             log.info(
                 "started",
                 pid=os.getpid(),
@@ -155,7 +156,8 @@ async def _serve(control: Path, workers: int | None, configuration: Configuratio
                 rules=len(state.rules),
             )
             await stopped.wait()
-        running.cancel()
+        for task in running:
+            task.cancel()
         await supervisor.stop(STOP_DEADLINE_S)
     log.info("stopped")
 
@@ -189,6 +191,12 @@ async def _follow(supervisor: Supervisor) -> None:
             await supervisor.run()
         finally:
             loop.remove_reader(watcher)
+
+
+async def _watch_rings(supervisor: Supervisor) -> None:
+    while True:
+        await asyncio.sleep(RING_LOOK_S)
+        supervisor.look_at_rings()
 
 
 def _make_state(workers: int | None, configuration: Configuration) -> State:

@@ -82,15 +82,17 @@ def _open(layout: Layout, state: State, _now_s: float) -> Iterator[Action]:
             yield OpenOutput(slot, output)
 
 
-def _wanted_destinations(layout: Layout, ifindex: int) -> frozenset[Destination]:
+def _wanted_destinations(layout: Layout, ifindex: int, state: State) -> frozenset[Destination]:
     """Names wander between interfaces; an index stays with its interface for good."""
+    if state.interfaces[ifindex].is_stuck:
+        return frozenset()
     names = (name for name, plan in layout.interfaces.items() if plan.link.index == ifindex)
     return next((layout.filters[name] for name in names), frozenset())
 
 
 def _narrow_filters(layout: Layout, state: State, _now_s: float) -> Iterator[Action]:
     for ifindex, interface in state.interfaces.items():
-        kept = interface.destinations & _wanted_destinations(layout, ifindex)
+        kept = interface.destinations & _wanted_destinations(layout, ifindex, state)
         if kept != interface.destinations:
             yield SetFilter(ifindex, kept)
 
@@ -121,7 +123,7 @@ def _table_of(worker: Worker, layout: Layout, state: State) -> Iterator[Action]:
 def _finish(layout: Layout, state: State) -> Iterator[Action]:
     """Every table is in place: open filters and memberships, and close what nobody uses any more."""
     for ifindex, interface in state.interfaces.items():
-        wanted = _wanted_destinations(layout, ifindex)
+        wanted = _wanted_destinations(layout, ifindex, state)
         if interface.destinations != wanted:
             yield SetFilter(ifindex, wanted)
     for name, plan in layout.interfaces.items():
@@ -135,6 +137,7 @@ def _finish(layout: Layout, state: State) -> Iterator[Action]:
     yield from (HoldPort(hold) for hold in layout.holds - state.holds.keys())
     yield from (CloseOutput(slot) for slot in state.outputs.keys() - layout.outputs.keys())
     wanted_indexes = {plan.link.index for plan in layout.interfaces.values()}
-    yield from (CloseRings(ifindex) for ifindex in state.interfaces.keys() - wanted_indexes)
+    stuck = {ifindex for ifindex, interface in state.interfaces.items() if interface.is_stuck}
+    yield from (CloseRings(ifindex) for ifindex in state.interfaces.keys() - wanted_indexes | stuck)
     if state.slots.leaving:
         yield ReleaseSlots()

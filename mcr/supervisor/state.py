@@ -1,5 +1,6 @@
 """What the supervisor knows: the rules that should be, and what it has open, which only `perform` changes."""
 
+import itertools
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from mcr.supervisor.lifecycle import WorkerState
 from mcr.supervisor.memberships import Memberships
 from mcr.supervisor.reassembly import ReassemblyFailures
 from mcr.supervisor.slots import SlotBook, SlotPool
-from mcr.supervisor.sockets import Fanout, RingShape
+from mcr.supervisor.sockets import Fanout, RingShape, read_kernel_drops
 from mcr.supervisor.workers import WorkerProcess
 from mcr.wire.counters import MAX_INTERFACES
 from mcr.wire.share import Digester
@@ -32,7 +33,8 @@ class OpenInterface:
         opened_ns: CLOCK_REALTIME; what was seen before was seen on another interface with this slot.
         bypass: keeps what only mcr wants from the IP stack.
         destinations: those that are given to the workers.
-        kernel_dropped: frames that found no room so far.
+        dropped: frames that found no room so far, by worker number.
+        is_stuck: it must be opened anew (`mcr.supervisor.stuck`).
     """
 
     plan: InterfacePlan
@@ -42,7 +44,13 @@ class OpenInterface:
     opened_ns: int
     bypass: Bypass
     destinations: frozenset[Destination] = frozenset()
-    kernel_dropped: int = 0
+    dropped: list[int] = field(default_factory=list)
+    is_stuck: bool = False
+
+    def count_drops(self) -> None:
+        """Add what the kernel has dropped since the last call; its own count begins anew with each."""
+        counts = map(read_kernel_drops, self.fanout.rings)
+        self.dropped = [sum(pair) for pair in itertools.zip_longest(self.dropped, counts, fillvalue=0)]
 
     def close(self) -> None:
         """Close its sockets."""

@@ -15,7 +15,6 @@ from mcr.model.steering import Steering
 from mcr.supervisor.actions import Action, HoldPort, Join, OpenOutput, OpenRings, SetFilter
 from mcr.supervisor.layout import Layout, memberships_for, missing, port_hold_for, why_output_pending
 from mcr.supervisor.lifecycle import WorkerState
-from mcr.supervisor.sockets import read_kernel_drops
 from mcr.supervisor.state import OpenInterface, State, Worker
 from mcr.wire.counters import Snapshot, bucket_end_us
 from mcr.wire.documents import (
@@ -234,15 +233,14 @@ class Report:
 
 
 def _interface_stats(interface: OpenInterface, snapshots: Sequence[Snapshot]) -> InterfaceStats:
-    """The kernel's count of drops starts anew with every reading, so it is added up here."""
-    interface.kernel_dropped += sum(read_kernel_drops(ring) for ring in interface.fanout.rings)
+    interface.count_drops()
     counted = total_interface(snapshot.interface(interface.slot) for snapshot in snapshots)
     return {
         "name": interface.plan.link.name,
         "received": counted.received,
         "matched": counted.matched,
         "ignored": dict(counted.ignored),
-        "kernel_dropped": interface.kernel_dropped,
+        "kernel_dropped": sum(interface.dropped),
     }
 
 

@@ -5,6 +5,7 @@ One worker writes it, the supervisor reads it.  All fields are unsigned 64-bit n
 """
 
 import struct
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from mmap import mmap
@@ -23,6 +24,7 @@ HEADER_WORDS = 8
 _IGNORED_WORDS = 12
 _NOT_SENT_WORDS = 14
 INTERFACE_WORDS = 2 + _IGNORED_WORDS + 2
+_CURSOR_AT = (2 + _IGNORED_WORDS) * WORD_BYTES
 RULE_WORDS = 2
 OUTPUT_WORDS = 2 + _NOT_SENT_WORDS
 INTERFACES_AT = HEADER_WORDS
@@ -222,6 +224,12 @@ def _trace_entry(fields: tuple[Any, ...]) -> TraceEntry:
     number, received_ns, sent_ns, output, verdict, length, port, ttl, source = fields
     name = NOT_SENT_REASONS[verdict - 1] if verdict else "sent"
     return TraceEntry(number, received_ns, sent_ns, output, name, length, port, ttl, unmapped(source))
+
+
+def read_cursor(memory: mmap, slot: int) -> int:
+    """Read how many frames of an interface's ring the worker has given back."""
+    start, _ = interface_span(slot)
+    return int.from_bytes(memory[start + _CURSOR_AT : start + _CURSOR_AT + WORD_BYTES], sys.byteorder)
 
 
 def interface_span(slot: int) -> tuple[int, int]:

@@ -17,11 +17,13 @@ from tests.support.lab import Host, Line
 from tests.support.laws import assert_all_arrived, assert_conservation
 from tests.support.listener import Listener, payloads_of
 from tests.support.traffic import Outlet, Tap, receiving, send
-from tests.support.wait import DEADLINE_S
+from tests.support.wait import DEADLINE_S, wait_for
 
 LAST = b"the last one"
 JUMBO = 9216
-TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000  # linux/if_tun.h
+# linux/if_tun.h, linux/virtio_net.h
+TUNSETIFF, IFF_TUN, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x400454CA, 0x0001, 0x0002, 0x1000, 0x4000
+NEEDS_CSUM, GSO_UDP = 1, 3
 IP_HEADER_BYTES, UDP_HEADER_BYTES = 20, 8
 
 
@@ -78,7 +80,7 @@ def test_tagged_frames_match_no_rule_of_the_interface_below(line: Line, tmp_path
         stats = daemon.stats()
 
     assert payloads_of(came) == [b"of priority only", LAST]
-    assert ignored(stats, "r0") == {"vlan": 2}
+    assert ignored(stats, "r0") == {"vlan": 3}
     assert_conservation(stats)
 
 
@@ -116,7 +118,7 @@ def test_a_tagged_frame_belongs_to_its_own_vlan_only(line: Line, tmp_path: Path)
 
     assert came == [[b"plain"], [b"single"], [b"double"]]
     assert {rule["name"]: rule["matched"] for rule in stats["rules"]} == dict.fromkeys(devices, 1)
-    assert ignored(stats, "r0") == {"vlan": 2}
+    assert ignored(stats, "r0") == {"vlan": 3}
     assert ignored(stats, "r0.5") == {"vlan": 1}
     assert ignored(stats, "r0.5.7") == {}
     assert_conservation(stats)
@@ -126,11 +128,11 @@ def test_a_tagged_frame_belongs_to_its_own_vlan_only(line: Line, tmp_path: Path)
 
 
 @contextmanager
-def tun(host: Host, name: str) -> Iterator[int]:
+def tun(host: Host, name: str, flags: int = IFF_TUN) -> Iterator[int]:
     """Make a tun device with an address; what is written to it arrives there, and what leaves is read."""
     with host.entered():
         descriptor = os.open("/dev/net/tun", os.O_RDWR)
-        fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI))
+        fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", name.encode(), flags | IFF_NO_PI))
     try:
         host.ip(f"addr add 10.99.0.1/24 dev {name}", f"link set {name} up")
         yield descriptor
@@ -239,3 +241,29 @@ def test_link_local_groups_are_relayed_on_demand_only(line: Line, tmp_path: Path
     assert payloads_of(came) == [LAST]
     assert "allow_link_local" in refused.stderr
     assert_conservation(stats)
+
+
+def test_a_ring_that_the_kernel_has_blocked_is_opened_anew(line: Line, tmp_path: Path) -> None:
+    """UDP fragmentation offload of a guest cannot be described in a virtio header, and blocks its place."""
+    whole = Packet("10.99.0.2", "239.1.1.1", 5001, LAST).frame()
+    # struct virtio_net_hdr: flags, type, header length, segment length, where the checksum is to be put
+    plain = struct.pack("=BBHHHH", 0, 0, 0, 0, 0, 0) + whole
+    large = Packet("10.99.0.2", "239.1.1.1", 5001, bytes(3000)).frame()
+    offloaded = struct.pack("=BBHHHH", NEEDS_CSUM, GSO_UDP, 42, 1000, 34, 6) + large
+    config = {"ring_mib": 1, "rules": [{"from": "239.1.1.1%t0:5001", "to": ["239.2.2.2%r1:6000"]}]}
+    with (
+        tun(line.relay, "t0", IFF_TAP | IFF_VNET_HDR) as tap,
+        Daemon(line.relay, tmp_path, config) as daemon,
+        Listener(line.sink, "239.2.2.2%b0:6000") as listener,
+    ):
+        os.write(tap, plain)
+        listener.take_until(LAST)
+        os.write(tap, offloaded)
+
+        def is_relayed_again() -> bool:
+            os.write(tap, plain)
+            return listener.has_one()
+
+        wait_for("the ring to be opened anew", is_relayed_again)
+        assert 'event="ring stuck" interface=t0' in daemon.log()
+        assert_conservation(daemon.stats())

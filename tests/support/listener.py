@@ -1,5 +1,6 @@
 """Receivers that see everything of a datagram that a program can see: who sent it, where to, TTL and DSCP."""
 
+import select
 import socket
 import struct
 from collections.abc import Sequence
@@ -81,6 +82,10 @@ class Listener:
             group = str(IPv4Address(facts[IP_PKTINFO][8:12]))
             ttl, traffic_class = _number(facts[socket.IP_TTL]), facts[socket.IP_TOS][0]
         return Seen(payload, name[0], name[1], group, self._port, ttl, traffic_class >> 2)
+
+    def has_one(self) -> bool:
+        """Say whether a datagram waits."""
+        return bool(select.select([self.socket], [], [], 0)[0])
 
     def take_until(self, last: bytes) -> list[Seen]:
         """Wait for the datagram *last*; give all up to it, and it."""

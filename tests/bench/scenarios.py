@@ -174,6 +174,23 @@ _ALL_SCENARIOS = (
         ("relay_percent", "p99_us"),
     ),
     Scenario(
+        "insight",
+        "What does the table of what matches no rule cost one flow, the sender at full speed, and what does"
+        " the bypass of the IP stack bring?",
+        (
+            Contender("as it comes", "mcr", Job(FULL_SPEED, 1400)),
+            Contender("not watched", "mcr", Job(FULL_SPEED, 1400), {"watch_unmatched": False}),
+            Contender("not bypassed", "mcr", Job(FULL_SPEED, 1400), {"bypass_stack": False}),
+        ),
+        (
+            *no_loss("as it comes"),
+            Target("as it comes", "relayed_pps", least=0.95, against="not watched"),
+            Target("as it comes", "relay_ns", most=1.05, against="not watched"),
+        ),
+        SPEED,
+        ("relayed_pps", "relay_ns"),
+    ),
+    Scenario(
         "idle",
         "What does a daemon without traffic take?",
         (

@@ -34,12 +34,13 @@ _STATUS_BYTES = 1 << 14
 
 def require_capabilities(role: Role) -> None:
     """
-    Make sure that the process has the role's capabilities.
+    Make sure that the process has the role's capabilities, the optional ones aside.
 
     Raises:
         UsageError: one of them is missing; names all that are, and what to do.
     """
-    missing = sorted(name for name in role.capabilities if not getattr(prctl.cap_permitted, name))
+    needed = role.capabilities - role.optional
+    missing = sorted(name for name in needed if not getattr(prctl.cap_permitted, name))
     if missing:
         names = ", ".join(f"CAP_{name.upper()}" for name in missing)
         raise UsageError(
@@ -60,7 +61,8 @@ def closed_directory(path: Path) -> Path | None:
 
 def keep_capabilities(role: Role, *also: str) -> None:
     """Keep the role's capabilities and those named, also for children, and no supplementary groups."""
-    kept = sorted([*_numbers(role), *map(_capability_number, also)])
+    absent = {name for name in role.optional if not getattr(prctl.cap_permitted, name)}
+    kept = sorted(map(_capability_number, [*(role.capabilities - absent), *also]))
     os.setgroups([])
     prctl.capbset.limit(*kept)
     prctl.cap_inheritable.limit()

@@ -44,10 +44,15 @@ def _cells(role: Role) -> Iterator[str]:
     yield role.name
     yield f"`{role.package}`"
     yield role.user
-    yield ", ".join(sorted(name.upper() for name in role.capabilities)) or "none"
+    yield ", ".join(_capabilities(role)) or "none"
     yield "yes" if role.no_new_privs else "no"
     yield f"only {len(role.system_calls)}, below" if role.system_calls else "all"
     yield role.distrusts
+
+
+def _capabilities(role: Role) -> Iterator[str]:
+    for name in sorted(role.capabilities):
+        yield f"{name.upper()} (optional)" if name in role.optional else name.upper()
 
 
 def _row(cells: Iterator[str] | tuple[str, ...]) -> str:

@@ -18,6 +18,7 @@ class Role:
         user: name in the password database; its group and no supplementary groups come with it.
         capabilities: effective, permitted and bounding alike, names without CAP_; inheritable and ambient
             stay empty.
+        optional: capabilities that it does its work without, if it has not got them.
         no_new_privs: nothing that it executes can gain privileges.
         system_calls: the only ones allowed; empty means no filter.
         distrusts: the inputs that it must not believe.
@@ -30,6 +31,7 @@ class Role:
     no_new_privs: bool
     system_calls: tuple[str, ...]
     distrusts: str
+    optional: frozenset[str] = frozenset()
 
 
 SUPERVISOR = Role(
@@ -42,6 +44,7 @@ SUPERVISOR = Role(
     no_new_privs=False,
     system_calls=(),
     distrusts="control clients, configuration, netlink, worker messages",
+    optional=frozenset({"bpf"}),  # without it nothing bypasses the IP stack
 )
 
 WORKER = Role(

@@ -183,6 +183,14 @@ def test_missing_capabilities_are_named(host: Host, tmp_path: Path, dropped: str
     assert not control.exists()
 
 
+def test_without_cap_bpf_it_runs_and_bypasses_nothing(host: Host, tmp_path: Path) -> None:
+    config = {"rules": [{"from": "239.1.1.1%lo:5001", "to": ["239.2.2.2%lo:6000"]}]}
+    command = ("setpriv", "--bounding-set", "-bpf", str(BIN / "mcrd"))
+    with Daemon(host, tmp_path, config, command=command) as daemon:
+        assert daemon.interface("lo")["state"] == "up"
+        assert daemon.interface("lo")["bypass"] == {"on": False, "reason": "Operation not permitted"}
+
+
 def test_without_root_it_says_what_it_needs(host: Host, public: Path) -> None:
     done = run(host, "--config", write_config(public, CONFIG), script=AS_NOBODY)
 

@@ -48,6 +48,12 @@ bench *args: setup
     scripts/setup-bench
     "{{ bin }}/python" -m tests.bench.main "$@"
 
+# what features cost a packet, in instructions: just count [--out DIR]
+count *args: setup
+    scripts/setup-bench
+    scripts/build-count
+    "{{ bin }}/python" -m tests.bench.instructions "$@"
+
 # rules that come and go and workers that are killed under traffic: just soak MINUTES [--seed N]; needs root
 soak minutes="5" *args: setup
     "{{ bin }}/python" -m tests.soak.main "$@"

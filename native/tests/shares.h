@@ -5,8 +5,11 @@
 
 #include <stddef.h>
 
+/* A program that needs more is built with them. */
+#ifndef SHARE_MAX_RULES
 #define SHARE_MAX_RULES 64
 #define SHARE_MAX_OUTPUTS 64
+#endif
 #define SHARE_MAX_SOURCES 64
 #define SHARE_MAX_BYTES                                                                \
 	(sizeof(struct mcr_share_header) + SHARE_MAX_RULES * sizeof(struct mcr_rule) + \

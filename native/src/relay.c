@@ -370,8 +370,9 @@ static uint32_t relay_frame(struct mcr_relay *relay, uint32_t slot, const struct
 	}
 	rule = &relay->table->rules[found];
 	watch_for_loop(relay, rule, &datagram);
-	relay->transmit.tracer.received_ns = frame->received_ns;
 	relay->transmit.tracer.on = mcr_tracer__wants(&relay->transmit.tracer, rule->slot);
+	if (relay->transmit.tracer.on)
+		relay->transmit.tracer.received_ns = frame->received_ns;
 	count = relay_datagrams(relay, rule, &datagram, frame->segment_bytes);
 	counters->received += count;
 	counters->matched += count;
@@ -403,7 +404,7 @@ static void read_ring(struct mcr_relay *relay, uint32_t slot, struct batch *batc
 	batch->full |= frames == relay->pace.batch || relay->arena.used > relay->arena.bytes / 2;
 }
 
-uint32_t mcr_relay__latency_bucket(uint64_t elapsed_ns)
+static uint32_t latency_bucket(uint64_t elapsed_ns)
 {
 	uint64_t us = elapsed_ns / NS_PER_US;
 	uint32_t octave, quarters, bucket;
@@ -414,6 +415,11 @@ uint32_t mcr_relay__latency_bucket(uint64_t elapsed_ns)
 	quarters = (uint32_t)((elapsed_ns >> octave) / (NS_PER_US / 4)); /* 4 to 7 */
 	bucket = 1 + 4 * octave + quarters - 4;
 	return bucket < MCR_RULE_LATENCY_BUCKETS ? bucket : MCR_RULE_LATENCY_BUCKETS - 1;
+}
+
+uint32_t mcr_relay__latency_bucket(uint64_t elapsed_ns)
+{
+	return latency_bucket(elapsed_ns);
 }
 
 /* One look at the clock for the whole batch: its calls take microseconds, the times are counted in
@@ -431,7 +437,7 @@ static void measure_latency(struct mcr_relay *relay)
 		const struct stamp *stamp = &relay->stamps[i];
 		uint64_t elapsed = now > stamp->received_ns ? now - stamp->received_ns : 0;
 
-		relay->shared->latencies[stamp->rule].buckets[mcr_relay__latency_bucket(elapsed)] +=
+		relay->shared->latencies[stamp->rule].buckets[latency_bucket(elapsed)] +=
 			stamp->datagrams;
 	}
 	relay->stamp_count = 0;

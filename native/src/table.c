@@ -1,6 +1,7 @@
 #include "table.h"
 
 #include <assert.h>
+#include <endian.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -59,12 +60,20 @@ static bool is_range(const struct mcr_rule *rule)
 	return rule->prefix_bits < 128 || rule->last_port != rule->port;
 }
 
+/* Compare the first bits, 64 at a time. */
 static bool has_prefix(const uint8_t address[16], const uint8_t prefix[16], uint32_t bits)
 {
-	uint32_t bytes = bits / 8, rest = bits % 8;
+	for (uint32_t at = 0; at < 16 && bits; at += 8) {
+		uint32_t here = bits < 64 ? bits : 64;
+		uint64_t left, right;
 
-	return !memcmp(address, prefix, bytes) &&
-	       (!rest || !((address[bytes] ^ prefix[bytes]) >> (8 - rest)));
+		memcpy(&left, address + at, 8);
+		memcpy(&right, prefix + at, 8);
+		if (be64toh(left ^ right) >> (64 - here))
+			return false;
+		bits -= here;
+	}
+	return true;
 }
 
 /* The bucket of the key, or the empty one where it would stand. */
@@ -211,17 +220,16 @@ static bool allows(const struct mcr_table *table, const struct mcr_rule *rule,
 static int find_single(const struct mcr_table *table, uint32_t interface, const uint8_t group[16],
 		       uint16_t port, const uint8_t source[16])
 {
-	uint32_t first = table->buckets[probe(table, interface, group, port)];
+	uint32_t first = table->buckets[probe(table, interface, group, port)], i;
 
 	if (!first)
 		return -ENOENT;
-	for (uint32_t i = first - 1; i < table->header.rules; i++) {
-		if (!same_key(&table->rules[i], &table->rules[first - 1]))
-			break;
-		if (allows(table, &table->rules[i], source))
-			return (int)i;
-	}
-	return -EACCES;
+	i = first - 1;
+	while (!allows(table, &table->rules[i], source))
+		if (++i == table->header.rules ||
+		    !same_key(&table->rules[i], &table->rules[first - 1]))
+			return -EACCES;
+	return (int)i;
 }
 
 static int search_ranges(const struct mcr_table *table, uint32_t interface, const uint8_t group[16],
@@ -242,24 +250,33 @@ static int search_ranges(const struct mcr_table *table, uint32_t interface, cons
 	return result;
 }
 
+static bool is_of(const struct mcr_found *found, uint32_t interface, const uint8_t group[16],
+		  uint16_t port, const uint8_t source[16])
+{
+	return found->result && found->interface == interface && found->port == port &&
+	       !memcmp(found->group, group, 16) && !memcmp(found->source, source, 16);
+}
+
 /* Results are kept, so that a datagram in a range costs what one for a single group does. */
 static int find_range(struct mcr_table *table, uint32_t interface, const uint8_t group[16],
 		      uint16_t port, const uint8_t source[16])
 {
-	struct mcr_found *found =
-		&table->cache[(bucket_of(interface, group, port) ^ source[15] * 31u ^ source[14]) %
-			      MCR_TABLE_CACHE];
+	uint32_t hash = bucket_of(interface, group, port) ^ source[15] * 31u ^ source[14];
+	struct mcr_found *set = table->cache[hash % MCR_CACHE_SETS];
+	struct mcr_found *found = set;
 
-	if (found->result && found->interface == interface && found->port == port &&
-	    !memcmp(found->group, group, 16) && !memcmp(found->source, source, 16))
-		return found->result > 0 ? found->result - 1 : found->result;
-	found->result = search_ranges(table, interface, group, port, source);
-	if (found->result >= 0)
-		found->result++;
-	found->interface = interface;
-	found->port = port;
-	memcpy(found->group, group, 16);
-	memcpy(found->source, source, 16);
+	while (found < set + MCR_CACHE_WAYS && !is_of(found, interface, group, port, source))
+		found++;
+	if (found == set + MCR_CACHE_WAYS) {
+		found = &set[table->cache_turn++ % MCR_CACHE_WAYS];
+		found->interface = interface;
+		found->port = port;
+		memcpy(found->group, group, 16);
+		memcpy(found->source, source, 16);
+		found->result = search_ranges(table, interface, group, port, source);
+		if (found->result >= 0)
+			found->result++;
+	}
 	return found->result > 0 ? found->result - 1 : found->result;
 }
 

@@ -14,14 +14,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from tabulate import tabulate
 
 from tests.bench.callgrind import OPTIONS, Profile, parse, statements
+from tests.bench.cpu import NS_PER_S
 from tests.bench.machine import describe_versions
 from tests.support.lab import TREE
 
@@ -31,6 +34,7 @@ SOURCES = TREE / "native" / "src"
 BATCHES, FRAMES = 200, 60
 SIZES = (1400, 64)
 TIMEOUT_S = 120
+TIMED_BATCHES, TIMED_ROUNDS = 20_000, 5
 PLAIN = "plain"
 EXIT_MET, EXIT_MISSED, EXIT_CANNOT_RUN = 0, 1, 2
 
@@ -66,7 +70,7 @@ VARIANTS = (
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A bound on a share in percent; its figure is that of a part of the plain variant, or of a variant."""
+    """A bound on a share of a worker's time; the figure is a part of the plain variant, or a variant."""
 
     figure: str
     meaning: str
@@ -74,8 +78,8 @@ class Target:
 
 
 TARGETS = (
-    Target("latency", "latency histograms, of a packet", 3.0),
-    Target("trace", "trace, while it is off, of a packet", 1.0),
+    Target("latency", "latency histograms", 3.0),
+    Target("trace", "trace, while it is off", 1.0),
     Target("trace-other", "trace of another rule, beside off", 1.0),
     Target("range", "a range, beside a single group", 2.0),
     Target("range-flows", "1,000 groups of a range, beside a single group", 2.0),
@@ -100,13 +104,21 @@ def parts_of(profile: Profile, packets: int) -> dict[str, float]:
     return {name: count / packets for name, count in counted.items()}
 
 
-def document_of(profiles: Mapping[int, Mapping[str, Profile]], versions: Mapping[str, str]) -> Document:
-    """Give everything that was counted; profiles are by payload size and variant."""
+def document_of(
+    profiles: Mapping[int, Mapping[str, Profile]], versions: Mapping[str, str], times: Mapping[str, float]
+) -> Document:
+    """
+    Give everything that was counted; profiles are by payload size and variant.
+
+    *times* are what the plain variant takes without callgrind, ``counted_ns``, and what a worker takes with
+    the kernel's work, ``relay_ns``, both for a packet.
+    """
     packets = BATCHES * FRAMES
     return {
         "batches": BATCHES,
         "frames": FRAMES,
         "versions": versions,
+        **times,
         "sizes": [
             {
                 "payload_bytes": size,
@@ -136,9 +148,14 @@ def percent(size: Document, figure: str) -> float:
     return float(100 * (instructions[figure] / instructions[against] - 1))
 
 
+def percent_of_worker(document: Document, size: Document, figure: str) -> float:
+    """Give the same as a share of a worker's time, of which the counted instructions take a part."""
+    return percent(size, figure) * float(document["counted_ns"] / document["relay_ns"])
+
+
 def is_met(document: Document, target: Target) -> bool:
     """Say whether a target is met with every size."""
-    return all(percent(size, target.figure) <= target.most for size in document["sizes"])
+    return all(percent_of_worker(document, size, target.figure) <= target.most for size in document["sizes"])
 
 
 def variant_table(size: Document, *, style: str = "simple") -> str:
@@ -166,7 +183,7 @@ def target_table(document: Document, *, style: str = "simple") -> str:
     rows = [
         [
             f"{target.meaning} <= {target.most:g} %",
-            *(f"{percent(size, target.figure):.1f} %" for size in sizes),
+            *(f"{percent_of_worker(document, size, target.figure):.2f} %" for size in sizes),
             "met" if is_met(document, target) else "MISSED",
         ]
         for target in TARGETS
@@ -200,7 +217,11 @@ def page(document: Document) -> str:
     parts = [
         "# Instructions per packet",
         "Written by `just count`; [how to read it](README.md#instructions).",
-        "The kernel's part of the work is not in it, so shares are upper bounds.",
+        (
+            "The kernel's part of the work is not counted: what is takes"
+            f" {document['counted_ns']:.0f} ns of the {document['relay_ns']:.0f} ns that a packet of"
+            " `one-flow-1400` costs a worker.  Targets are about the whole."
+        ),
         target_table(document, style="github"),
     ]
     for size in document["sizes"]:
@@ -239,6 +260,26 @@ def count(variant: str, payload_bytes: int) -> Profile:
         return parse(out.read_text("utf-8").splitlines())
 
 
+def counted_ns() -> float:
+    """Give what a packet of the plain variant takes without callgrind: what more batches take more time."""
+
+    def seconds(batches: int) -> float:
+        began = time.perf_counter()
+        numbers = (str(SIZES[0]), str(batches), str(FRAMES))
+        subprocess.run((PROGRAM, PLAIN, *numbers), check=True, timeout=TIMEOUT_S)
+        return time.perf_counter() - began
+
+    more = [seconds(BATCHES + TIMED_BATCHES) - seconds(BATCHES) for _ in range(TIMED_ROUNDS)]
+    return median(more) * NS_PER_S / (TIMED_BATCHES * FRAMES)
+
+
+def relay_ns(directory: Path) -> float:
+    """Read what the benchmark of one flow has found."""
+    results = json.loads((directory / "one-flow-1400.json").read_text("utf-8"))
+    own = next(one for one in results["contenders"] if one["name"] == "mcr")
+    return float(own["median"]["relay_ns"])
+
+
 def _versions() -> dict[str, str]:
     def first_line(*command: str) -> str:
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=10)
@@ -266,7 +307,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return EXIT_CANNOT_RUN
     profiles = {size: {one.name: count(one.name, size) for one in VARIANTS} for size in SIZES}
-    document = document_of(profiles, _versions())
+    times = {"counted_ns": counted_ns(), "relay_ns": relay_ns(RESULTS)}
+    document = document_of(profiles, _versions(), times)
     write(document, options.out)
     for size in document["sizes"]:
         sys.stdout.write(f"{size['payload_bytes']:,} bytes\n\n{variant_table(size)}\n\n")

@@ -21,6 +21,7 @@ from tests.bench.instructions import (
     page,
     parts_of,
     percent,
+    percent_of_worker,
 )
 
 COUNT_BATCH = SOURCES.parent / "tests" / "count_batch.c"
@@ -118,7 +119,7 @@ def document(**instructions: int) -> dict[str, Any]:
         one.name: replace(plain, total=BATCHES * FRAMES * instructions.get(one.name.replace("-", "_"), 100))
         for one in VARIANTS
     }
-    return document_of(dict.fromkeys(SIZES, of_size), {"gcc": "12"})
+    return document_of(dict.fromkeys(SIZES, of_size), {"gcc": "12"}, {"counted_ns": 40, "relay_ns": 40})
 
 
 def test_a_difference_is_beside_the_variant_that_differs_in_one_thing() -> None:
@@ -135,6 +136,14 @@ def test_a_part_is_a_share_of_the_plain_variant() -> None:
     size["parts"]["latency"] = 50.0
 
     assert percent(size, "latency") == pytest.approx(25)
+
+
+def test_targets_are_about_the_whole_time_of_a_worker() -> None:
+    counted = {**document(range=110), "counted_ns": 40, "relay_ns": 400}
+
+    assert percent_of_worker(counted, counted["sizes"][0], "range") == pytest.approx(1)
+    assert is_met(counted, Target("range", "", 1.01))
+    assert not is_met(counted, Target("range", "", 0.99))
 
 
 def test_one_size_that_misses_a_target_misses_it() -> None:

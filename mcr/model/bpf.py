@@ -422,6 +422,8 @@ def _search(wanted: Sequence[int]) -> Sequence[Instruction | To]:
 
     Conditional jumps reach 255 instructions only, so the far half is reached by an unconditional one.
     """
+    if not wanted:
+        return [Instruction(RET)]  # and no jump behind it: the verifier refuses what cannot be reached
     if len(wanted) <= _LEAF_KEYS:
         tests = [Instruction(JEQ, len(wanted) - index, 0, value) for index, value in enumerate(wanted)]
         return [*tests, Instruction(RET), To(_FOUND)]

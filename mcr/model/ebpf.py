@@ -13,6 +13,7 @@ net/ipv4/ip_input.c.
 
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from mcr.model import bpf
@@ -20,15 +21,15 @@ from mcr.model import bpf
 _ALU32, _ALU64, _JMP, _JMP32 = 0x04, 0x07, 0x05, 0x06
 _MOV, _ADD, _LSH, _AND = 0xB0, 0x00, 0x60, 0x50
 _FROM_REGISTER = 0x08
-_JA, _JEQ, _JNE = 0x00, 0x10, 0x50
+_JA, _JEQ, _JGT, _JNE, _JLT = 0x00, 0x10, 0x20, 0x50, 0xA0
 _LOAD_WORD, _STORE_WORD = 0x61, 0x63  # BPF_LDX or BPF_STX | BPF_W | BPF_MEM
 _TO_HOST_16 = 0xDC  # BPF_ALU | BPF_END | BPF_TO_BE
 _CALL, _EXIT = 0x85, 0x95
 
 # Packet loads leave their result in the accumulator; the registers from 6 on survive calls.
-_A, _CONTEXT, _SAVED, _INDEX, _FRAME = 0, 6, 7, 8, 10
+_A, _SCRATCH, _CONTEXT, _SAVED, _INDEX, _FRAME = 0, 1, 6, 7, 8, 10
 
-_PACKET_TYPE, _PROTOCOL, _VLAN_PRESENT = 4, 16, 20  # offsets in struct __sk_buff
+_LENGTH, _PACKET_TYPE, _PROTOCOL, _VLAN_PRESENT = 0, 4, 16, 20  # offsets in struct __sk_buff
 _LOAD_BYTES, _CHANGE_TYPE, _LOOKUP_UDP, _RELEASE = 26, 32, 85, 86  # enum bpf_func_id
 _THIS_NETWORK = -1  # BPF_F_CURRENT_NETNS
 _NEXT_PROGRAM = -1  # TCX_NEXT
@@ -193,10 +194,34 @@ def _memory(slot: int) -> int:
 
 
 def _packet_load(code: int) -> Callable[[int], Program]:
-    source = _INDEX if code in _INDEXED else 0
-    return lambda operand: [Instruction(code, 0, source, operand)]
+    """
+    Load from the frame, if it is long enough.
+
+    A load beyond its end would end the program with 0, which is TCX_PASS: programs behind would not be asked.
+    """
+    return partial(_indexed_load if code in _INDEXED else _absolute_load, code)
 
 
+def _absolute_load(code: int, operand: int) -> Program:
+    end = operand + _SIZES[code & _SIZE]
+    return [
+        _context_word(_LENGTH),
+        Instruction(_JMP32 | _JLT, _A, immediate=end, label=_NEXT),
+        Instruction(code, immediate=operand),
+    ]
+
+
+def _indexed_load(code: int, operand: int) -> Program:
+    return [
+        _move_register(_A, _INDEX),
+        Instruction(_ALU32 | _ADD, _A, immediate=operand + _SIZES[code & _SIZE]),
+        Instruction(_LOAD_WORD, _SCRATCH, _CONTEXT, offset=_LENGTH),
+        Instruction(_JMP32 | _JGT | _FROM_REGISTER, _A, _SCRATCH, label=_NEXT),
+        Instruction(code, 0, _INDEX, operand),
+    ]
+
+
+_SIZE, _SIZES = 0x18, {0x00: 4, 0x08: 2, 0x10: 1}
 _INDEXED = (bpf.LD_W_INDEXED, bpf.LD_H_INDEXED, bpf.LD_B_INDEXED)
 _ARITHMETIC = (bpf.ADD, bpf.ADD_X, bpf.XOR_X, bpf.MUL, bpf.LSH, bpf.RSH, bpf.AND)
 _JUMPS: Mapping[int, int] = {code: code & 0xF0 for code in (bpf.JEQ, bpf.JGT, bpf.JGE, bpf.JSET)}
@@ -216,7 +241,7 @@ _PLAIN: Mapping[int, Callable[[int], Program]] = {
     bpf.LDX_MEM: lambda slot: [Instruction(_LOAD_WORD, _INDEX, _FRAME, offset=_memory(slot))],
     bpf.LDX_HEADER_BYTES: lambda operand: [
         _move_register(_SAVED, _A),
-        Instruction(bpf.LD_B, immediate=operand),
+        *_absolute_load(bpf.LD_B, operand),
         Instruction(_ALU32 | _AND, _A, immediate=0x0F),
         Instruction(_ALU32 | _LSH, _A, immediate=2),
         _move_register(_INDEX, _A),

@@ -25,7 +25,7 @@ class Bypass:
         self.destinations: frozenset[Destination] = frozenset()
         self.problem = "" if link_bytes is not None else "not Ethernet"
         self._ifindex = ifindex
-        self._link_bytes = link_bytes or 0
+        self._link_bytes = link_bytes
         self._descriptor: int | None = None
 
     @property
@@ -35,33 +35,42 @@ class Bypass:
 
     def set(self, destinations: frozenset[Destination]) -> None:
         """
-        Bypass the stack for these destinations from now on.
+        Bypass the stack for these destinations from now on, or not at all if the kernel refuses.
+
+        It is not asked the same again: a large program costs it tens of milliseconds.
 
         Raises:
             KernelError: the kernel could and does not.
         """
-        program = b"" if self.problem else bypass_program(destinations, self._link_bytes)
-        if not program:
-            self.close()
-        else:
-            self._replace(program)
         self.destinations = destinations
+        if self._link_bytes is None:
+            return
+        self.problem = ""
+        program = bypass_program(destinations, self._link_bytes)
+        if program:
+            self._replace(program)
+        else:
+            self._detach()
 
     def close(self) -> None:
         """Let the stack see everything again."""
+        self._detach()
+        self.destinations = frozenset()
+
+    def _detach(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-        self.destinations = frozenset()
 
     def _replace(self, program: bytes) -> None:
+        """Without the new program the old one goes as well: it is for other rules."""
         if self._descriptor is None:
             result = lib.mcr_bypass__attach(self._ifindex, program, len(program))
             self._descriptor = result if result >= 0 else None
         else:
             result = lib.mcr_bypass__replace(self._descriptor, program, len(program))
-        if result < 0 and -result not in _UNAVAILABLE:
-            raise KernelError("bypass the IP stack on", f"interface {self._ifindex}", -result)
         if result < 0:
-            self.close()
+            self._detach()
             self.problem = os.strerror(-result)
+            if -result not in _UNAVAILABLE:
+                raise KernelError("bypass the IP stack on", f"interface {self._ifindex}", -result)

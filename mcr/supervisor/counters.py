@@ -10,6 +10,7 @@ from mcr.wire.counters import (
     TraceEntry,
     UnmatchedEntry,
     WorkerHeader,
+    counted_span,
     read_cursor,
     read_header,
     read_latency,
@@ -65,6 +66,16 @@ class CounterFile:
         """Let the worker trace every nth datagram of a rule, or none."""
         start, request = trace_request(rule_slot, every)
         os.pwrite(self._descriptor, request, start)
+
+    def counted(self, slot: int) -> bytes:
+        """Copy what was counted at an interface that no worker reads."""
+        start, length = counted_span(slot)
+        return self._memory[start : start + length]
+
+    def count_on(self, slot: int, counted: bytes) -> None:
+        """Let the counters of an interface that no worker reads yet begin with what was counted before."""
+        start, _ = counted_span(slot)
+        os.pwrite(self._descriptor, counted, start)
 
     def clear(self, span: tuple[int, int]) -> None:
         """Set a slot that no worker counts in to zero."""

@@ -4,6 +4,7 @@ import errno
 import socket
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 from mcr.errors import KernelError
 from mcr.model import bpf
@@ -32,6 +33,14 @@ from mcr.supervisor.state import OpenedOutput, OpenInterface, State
 from mcr.wire.counters import MAX_INTERFACES, interface_span
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What was counted at an interface before it was opened anew: frames dropped, and the rest, by worker."""
+
+    dropped: list[int]
+    counters: list[bytes]
+
+
 class Performer:
     """Carries out actions on a `State`, of which it and its *children* are the only writers."""
 
@@ -40,6 +49,7 @@ class Performer:
         self._children = children
         self._log = log
         self._reported: set[Action] = set()
+        self._counted: dict[int, Counted] = {}
 
     async def perform(self, action: Action) -> None:
         """Carry out one action; what the kernel refuses is noted as a failure, and logged the first time."""
@@ -112,14 +122,28 @@ class Performer:
             worker.counters.clear(interface_span(slot))
         bypass = Bypass(link.index, link.header_bytes)
         opened = OpenInterface(action.plan, slot, shape, fanout, time.time_ns(), bypass)
+        self._count_on(opened)
         self._state.interfaces[link.index] = opened
         self._log.info("interface opened", interface=link.name, steering=action.plan.steering.value)
 
     def _close_rings(self, ifindex: int) -> None:
         interface = self._state.interfaces.pop(ifindex)
+        if interface.is_stuck:
+            interface.count_drops()
+            counters = [worker.counters.counted(interface.slot) for worker in self._state.workers]
+            self._counted[ifindex] = Counted(interface.dropped, counters)
         interface.close()
         self._state.interface_slots.give_back(interface.slot)
         self._log.info("interface closed", interface=interface.plan.link.name)
+
+    def _count_on(self, interface: OpenInterface) -> None:
+        """To whoever reads the counters it is the same interface: what was lost is to be seen."""
+        before = self._counted.pop(interface.plan.link.index, None)
+        if before is None:
+            return
+        interface.dropped = before.dropped
+        for worker, counted in zip(self._state.workers, before.counters, strict=True):
+            worker.counters.count_on(interface.slot, counted)
 
     def _open_output(self, action: OpenOutput) -> None:
         """Replace the socket only once there is a new one: the old one may still send."""

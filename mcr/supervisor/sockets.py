@@ -98,8 +98,8 @@ class Fanout:
     rings: list[socket.socket]
 
     def close(self) -> None:
-        """Close them all."""
-        for one in (self.sink, *self.rings):
+        """Close them all; the last member takes the place of one that leaves, so the sink goes last."""
+        for one in (*self.rings, self.sink):
             one.close()
 
 

@@ -17,10 +17,14 @@ from mcr.supervisor.state import OpenInterface, State, Worker
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one ring was like: frames dropped and frames read so far, and the last heartbeat of its reader."""
+    """
+    What one ring was like: frames dropped and frames read so far, and its reader: the number of the process
+    and its last heartbeat.
+    """
 
     dropped: int
     cursor: int
+    process: int
     heartbeat_ns: int
 
 
@@ -51,6 +55,7 @@ def _looks(state: State) -> Iterator[tuple[tuple[int, int], OpenInterface, Look]
                 look = Look(
                     interface.dropped[worker.number],
                     counters.cursor(interface.slot),
+                    worker.restarts,
                     counters.header().heartbeat_ns,
                 )
                 yield (interface.slot, worker.number), interface, look
@@ -61,5 +66,6 @@ def _reads(worker: Worker, ifindex: int) -> bool:
 
 
 def _stands_still(before: Look, now: Look) -> bool:
-    is_alive = now.heartbeat_ns != before.heartbeat_ns
+    """A process that has just begun has a new heartbeat before it has read anything."""
+    is_alive = now.process == before.process and now.heartbeat_ns != before.heartbeat_ns
     return is_alive and now.cursor == before.cursor and now.dropped > before.dropped

@@ -237,6 +237,12 @@ def interface_span(slot: int) -> tuple[int, int]:
     return (INTERFACES_AT + slot * INTERFACE_WORDS) * WORD_BYTES, INTERFACE_WORDS * WORD_BYTES
 
 
+def counted_span(slot: int) -> tuple[int, int]:
+    """Give offset and length in bytes of what an interface slot has counted, not its place in the ring."""
+    start, _ = interface_span(slot)
+    return start, _CURSOR_AT
+
+
 def rule_span(slot: int) -> tuple[int, int]:
     """Give offset and length in bytes of a rule slot."""
     return (RULES_AT + slot * RULE_WORDS) * WORD_BYTES, RULE_WORDS * WORD_BYTES

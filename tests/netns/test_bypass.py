@@ -1,5 +1,6 @@
 """The host's IP stack is spared what only mcr wants, and nobody else misses anything."""
 
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -8,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from mcr._native import lib
 from mcr.wire.documents import BypassDocument
 from tests.support.daemon import Daemon
+from tests.support.frames import Packet
 from tests.support.lab import Host, Line
 from tests.support.laws import assert_all_arrived
 from tests.support.listener import Listener
-from tests.support.traffic import Outlet, receiving, send
-from tests.support.wait import wait_for
+from tests.support.traffic import Outlet, Tap, receiving, send
+from tests.support.wait import DEADLINE_S, wait_for
 
 COUNT = 2000
 FEW = 100  # IGMP and neighbours
@@ -52,6 +55,13 @@ def relay_some(line: Line, daemon: Daemon) -> int:
 
 def test_what_only_mcr_wants_does_not_reach_the_stack(line: Line, tmp_path: Path) -> None:
     with Daemon(line.relay, tmp_path, config()) as daemon:
+        assert bypass(daemon) == {"on": True, "reason": ""}
+        assert relay_some(line, daemon) < FEW
+
+
+def test_ranges_alone_are_bypassed_as_well(line: Line, tmp_path: Path) -> None:
+    rule = {"from": "239.1.1.0/24%r0:5001-5002", "to": "239.2.2.2%r1:6000"}
+    with Daemon(line.relay, tmp_path, {"rules": [rule]}) as daemon:
         assert bypass(daemon) == {"on": True, "reason": ""}
         assert relay_some(line, daemon) < FEW
 
@@ -98,6 +108,33 @@ def test_a_program_on_the_relay_receives_the_group_as_well(
             assert [seen.payload for seen in listener.take_until(LAST)] == [*payloads, LAST]
 
 
+@pytest.mark.parametrize("kind", ["group", "connected", "shared", "dual stack"])
+def test_a_program_receives_the_group_whatever_its_socket_is_like(
+    line: Line, tmp_path: Path, kind: str
+) -> None:
+    payloads = [f"number {number}".encode() for number in range(50)]
+    family = socket.AF_INET6 if kind == "dual stack" else socket.AF_INET
+    address = {"group": "239.1.1.1", "connected": "239.1.1.1", "shared": "", "dual stack": "::"}[kind]
+    with (
+        Daemon(line.relay, tmp_path, config()) as daemon,
+        Outlet(line.source, GROUP_V4.format("a0")) as outlet,
+        line.relay.socket(family, socket.SOCK_DGRAM) as local,
+    ):
+        assert bypass(daemon)["on"]
+        local.settimeout(DEADLINE_S)
+        if kind == "shared":
+            local.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        local.bind((address, 5001))
+        if kind == "connected":
+            local.connect(outlet.socket.getsockname()[:2])
+        request = struct.pack("=4s4si", socket.inet_aton("239.1.1.1"), bytes(4), line.relay.index_of("r0"))
+        with line.relay.entered():
+            local.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
+        outlet.send(*payloads)
+
+        assert [local.recv(100) for _ in payloads] == payloads
+
+
 def test_a_device_on_top_of_the_interface_receives_the_group_as_well(line: Line, tmp_path: Path) -> None:
     """The container's end of a macvlan, say: its socket is nobody that a look-up on the interface finds."""
     line.relay.ip(
@@ -114,6 +151,25 @@ def test_a_device_on_top_of_the_interface_receives_the_group_as_well(line: Line,
         outlet.send(*payloads, LAST)
         assert [seen.payload for seen in listener.take_until(LAST)] == [*payloads, LAST]
         assert [seen.payload for seen in local.take_until(LAST)] == [*payloads, LAST]
+
+
+def test_a_program_of_the_user_behind_is_asked_about_every_frame(line: Line, tmp_path: Path) -> None:
+    """Also about one that ends before its ports do."""
+    whole = Packet("10.1.0.1", "239.1.1.1", 5001).frame()
+    drop_all = struct.pack("=BBhIBBhI", 0xB7, 0, 0, 2, 0x95, 0, 0, 0)  # r0 = TCX_DROP; exit
+    with Daemon(line.relay, tmp_path, config()) as daemon, Tap(line.source, "a0") as tap:
+        assert bypass(daemon)["on"]
+        with line.relay.entered():
+            behind = lib.mcr_bypass__attach(line.relay.index_of("r0"), drop_all, len(drop_all))
+        assert behind >= 0
+        try:
+            before = seen_by_stack(line.relay)
+            tap.send(*[whole[:length] for length in range(14, len(whole))] * 10)
+            wait_for("the last frame", lambda: daemon.stats()["interfaces"][0]["ignored"])
+        finally:
+            os.close(behind)
+
+        assert seen_by_stack(line.relay) == before
 
 
 def test_a_port_of_a_bridge_is_not_bypassed(line: Line, tmp_path: Path) -> None:

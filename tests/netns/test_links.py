@@ -266,4 +266,8 @@ def test_a_ring_that_the_kernel_has_blocked_is_opened_anew(line: Line, tmp_path:
 
         wait_for("the ring to be opened anew", is_relayed_again)
         assert 'event="ring stuck" interface=t0' in daemon.log()
-        assert_conservation(daemon.stats())
+        stats = daemon.stats()
+
+    assert_conservation(stats)
+    assert stats["interfaces"][0]["matched"] == stats["rules"][0]["matched"]
+    assert stats["interfaces"][0]["kernel_dropped"] > 0

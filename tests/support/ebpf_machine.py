@@ -6,6 +6,7 @@ It knows nothing of the module that makes the programs; what else a program uses
 Source: Documentation/bpf/standardization/instruction-set.rst; linux/bpf.h.
 """
 
+import operator
 import struct
 from dataclasses import dataclass, field
 
@@ -15,11 +16,12 @@ MASK_64 = (1 << 64) - 1
 MOST_STEPS = 100_000
 STACK_BYTES = 512
 CONTEXT, FRAME = 6, 10  # registers
-PACKET_TYPE, PROTOCOL, VLAN_PRESENT = 4, 16, 20  # offsets in struct __sk_buff
+LENGTH, PACKET_TYPE, PROTOCOL, VLAN_PRESENT = 0, 4, 16, 20  # offsets in struct __sk_buff
 MULTICAST = 2
 LD, LDX, STX, ALU, JMP, JMP32, ALU64 = 0, 1, 3, 4, 5, 6, 7
 SIZES = {0x00: 4, 0x08: 2, 0x10: 1}
 MOVE, BIG_ENDIAN, CALL, EXIT = 0xB0, 0xD0, 0x80, 0x90
+COMPARISONS = {**JUMPS, 0x50: operator.ne, 0xA0: operator.lt}
 OPERATIONS = {**ALU_OPERATIONS, MOVE: lambda _, value: value}
 
 
@@ -99,13 +101,13 @@ class Machine:
             return offset
         if code & 7 == JMP32:
             left, right = left & MASK, right & MASK
-        taken = left != right if code & 0xF0 == 0x50 else JUMPS[code & 0xF0](left, right)
-        return offset if taken else 0
+        return offset if COMPARISONS[code & 0xF0](left, right) else 0
 
     def _word(self, base: int, offset: int) -> int:
         if base == -1 & MASK_64:
             kind = int(struct.unpack("=H", struct.pack(">H", self.protocol))[0])
-            return {PACKET_TYPE: self.packet_type, PROTOCOL: kind, VLAN_PRESENT: int(self.tagged)}[offset]
+            words = {LENGTH: len(self.frame), PACKET_TYPE: self.packet_type, PROTOCOL: kind}
+            return {**words, VLAN_PRESENT: int(self.tagged)}[offset]
         return int(struct.unpack_from("=I", self._stack, base + offset)[0])
 
     def _load(self, begin: int, size: int) -> int:

@@ -38,9 +38,16 @@ class FakeCounters:
     def __init__(self, world: "World", number: int) -> None:
         self._world = world
         self._number = number
+        self.begun_with: dict[int, bytes] = {}
 
     def fileno(self) -> int:
         return -1
+
+    def counted(self, slot: int) -> bytes:
+        return b"%d" % slot
+
+    def count_on(self, slot: int, counted: bytes) -> None:
+        self.begun_with[slot] = counted
 
     def clear(self, span: tuple[int, int]) -> None:
         """Set to zero what nobody counts in."""

@@ -227,6 +227,19 @@ def test_what_a_worker_writes_is_seen_at_once(file: CounterFile) -> None:
         assert file.snapshot(4, 0).rule(3).matched == 77
 
 
+def test_an_interface_counts_on_in_another_slot_and_at_the_beginning_of_its_ring(file: CounterFile) -> None:
+    with mmap.mmap(file.fileno(), SHARED_BYTES) as theirs:
+        start, length = interface_span(1)
+        theirs[start : start + length] = b"\x01" * length
+        file.count_on(2, file.counted(1))
+        counted = theirs[slice(*(start + part * length for part in (1, 2)))]
+
+        assert file.cursor(1) > 0
+        assert file.cursor(2) == 0
+        assert counted == b"\x01" * (length - 2 * WORD_BYTES) + bytes(2 * WORD_BYTES)
+        assert theirs[start : start + length] == b"\x01" * length
+
+
 @pytest.mark.parametrize("kind", SLOTS)
 def test_clearing_a_slot_leaves_its_neighbours_alone(file: CounterFile, kind: str) -> None:
     span, _, _ = SLOTS[kind]

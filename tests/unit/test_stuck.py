@@ -33,7 +33,12 @@ class Ring:
             header=lambda: SimpleNamespace(heartbeat_ns=self.heartbeat_ns),
         )
         self.worker = SimpleNamespace(
-            number=0, state=WorkerState.READY, waits_for_answer=False, rings={IFINDEX}, counters=counters
+            number=0,
+            restarts=0,
+            state=WorkerState.READY,
+            waits_for_answer=False,
+            rings={IFINDEX},
+            counters=counters,
         )
         interface = SimpleNamespace(slot=SLOT, is_stuck=False, dropped=[0])
         interface.count_drops = lambda: interface.dropped.__setitem__(0, self.dropped)
@@ -45,13 +50,14 @@ def ring() -> Ring:
     return Ring()
 
 
-def looked(ring: Ring, *, drops: int = 5, read: int = 0, beats: int = 10) -> list[object]:
+def looked(ring: Ring, *, drops: int = 5, read: int = 0, beats: int = 10, restarts: int = 0) -> list[object]:
     """Look, let a second pass, and look again."""
     watch = RingWatch()
     assert watch.find_stuck(ring.state) == []
     ring.dropped += drops
     ring.cursor += read
     ring.heartbeat_ns += beats
+    ring.worker.restarts += restarts
     return cast("list[object]", watch.find_stuck(ring.state))
 
 
@@ -60,9 +66,11 @@ def test_a_ring_that_drops_and_is_not_read_is_stuck(ring: Ring) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"drops": 0}, {"read": 1}, {"beats": 0}], ids=lambda change: next(iter(change))
+    "change",
+    [{"drops": 0}, {"read": 1}, {"beats": 0}, {"restarts": 1}],
+    ids=lambda change: next(iter(change)),
 )
-def test_a_ring_without_drops_or_with_a_reader_that_reads_or_hangs_is_not(
+def test_a_ring_without_drops_or_with_a_reader_that_reads_hangs_or_is_new_is_not(
     ring: Ring, change: dict[str, int]
 ) -> None:
     assert looked(ring, **change) == []
@@ -100,3 +108,21 @@ def test_a_stuck_interface_is_opened_anew(world: World) -> None:
     assert world.state.interfaces[2] is not stuck
     assert not stuck.fanout.sink.is_open  # type: ignore[attr-defined]
     world.judge_settled()
+
+
+def test_a_stuck_interface_goes_on_counting_where_it_was(world: World) -> None:
+    world.add(ONE)
+    world.settle()
+    stuck = world.state.interfaces[2]
+    cast("Any", stuck.fanout.rings[0]).drops = 7
+    stuck.count_drops()
+    cast("Any", stuck.fanout.rings[0]).drops = 2
+    stuck.is_stuck = True
+    world.settle()
+
+    opened = world.state.interfaces[2]
+    opened.count_drops()
+    assert opened.dropped == [9, 0]
+    for worker in world.state.workers:
+        counters = cast("Any", worker.counters)
+        assert counters.begun_with == {opened.slot: counters.counted(stuck.slot)}

@@ -5,39 +5,63 @@ The sockets of an interface are one group.  Its first member is the *sink*, wher
 wants, also what ends before its ports do, since a load beyond the frame ends a program with 0.  The others
 are the rings of the workers.  So one program is filter and steering at once, and is replaced in one step.
 
-Loads are relative to the network header (SKF_NET_OFF); `packed` makes them absolute where it is known.
-
-Source: linux/filter.h, linux/bpf_common.h; Documentation/networking/filter.rst; packet(7).
+Source: linux/filter.h; packet(7).
 """
 
-import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
+from mcr.model.bpf_code import (
+    ADD,
+    ADD_X,
+    AND,
+    CPU,
+    JA,
+    JEQ,
+    JGE,
+    JGT,
+    JSET,
+    KEEP_ALL,
+    LD_B,
+    LD_B_INDEXED,
+    LD_H,
+    LD_H_INDEXED,
+    LD_IMM,
+    LD_MEM,
+    LD_W,
+    LD_W_INDEXED,
+    LDX_HEADER_BYTES,
+    LDX_IMM,
+    LDX_MEM,
+    LSH,
+    MAX_INSTRUCTIONS,
+    MOD,
+    MUL,
+    NET,
+    PROTOCOL,
+    RET,
+    RET_A,
+    RSH,
+    ST,
+    STX,
+    TAX,
+    VLAN_TAG_PRESENT,
+    XOR_X,
+    Instruction,
+    Label,
+    Program,
+    Steps,
+    To,
+    assembled,
+    nothing,
+    only_if,
+    unless,
+)
 from mcr.model.endpoint import Address
 from mcr.model.steering import FINAL_FACTOR, PORT_FACTOR, WORD_FACTOR, Steering
 
-MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS
-KEEP_ALL = 0x40000  # longer than any packet: keep all of it
 SINK = 0  # the member for what no rule wants
 MAX_EXTENSIONS = 4  # as many as RFC 8200 section 4.1 foresees in front of UDP
-
-LD_W, LD_H, LD_B = 0x20, 0x28, 0x30  # BPF_LD | size | BPF_ABS
-LD_W_INDEXED, LD_H_INDEXED, LD_B_INDEXED = 0x40, 0x48, 0x50  # BPF_LD | size | BPF_IND
-LDX_HEADER_BYTES = 0xB1  # BPF_LDX | BPF_B | BPF_MSH: four times the low nibble
-LD_IMM, LDX_IMM, LD_MEM, LDX_MEM, ST, STX = 0x00, 0x01, 0x60, 0x61, 0x02, 0x03
-TAX = 0x07
-ADD, ADD_X, XOR_X, MUL, MOD, LSH, RSH, AND = 0x04, 0x0C, 0xAC, 0x24, 0x94, 0x64, 0x74, 0x54
-JA, JEQ, JGT, JGE, JSET = 0x05, 0x15, 0x25, 0x35, 0x45
-RET, RET_A = 0x06, 0x16
-
-NET = 0xFFF00000  # SKF_NET_OFF
-PROTOCOL = 0xFFFFF000  # SKF_AD_OFF + SKF_AD_PROTOCOL
-CPU = 0xFFFFF024  # SKF_AD_OFF + SKF_AD_CPU
-VLAN_TAG_PRESENT = 0xFFFFF030  # SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT
-_NET_REACH = 0x10000  # no packet is longer
-
 _ETH_P_IP, _ETH_P_IPV6, _ETH_P_8021Q, _ETH_P_8021AD = 0x0800, 0x86DD, 0x8100, 0x88A8
 _UDP, _FRAGMENT = 17, 44
 _EXTENSIONS = (0, 43, 60)  # hop-by-hop options, routing, destination options
@@ -47,33 +71,6 @@ _FOUND = "found"
 
 # Scratch memory: where IP begins behind the network header, its EtherType, the port, and the hash.
 _IP_AT, _KIND, _PORT, _NEXT, _MIXED = range(5)
-
-
-class Instruction(NamedTuple):
-    """One ``struct sock_filter``: operation, jumps if true and if false, operand."""
-
-    code: int
-    jump_true: int = 0
-    jump_false: int = 0
-    operand: int = 0
-
-
-class To(NamedTuple):
-    """A jump to a label, if the accumulator compares so with the operand, or always."""
-
-    label: str
-    code: int = JA
-    operand: int = 0
-
-
-class Label(NamedTuple):
-    """A place that is jumped to, always forward."""
-
-    name: str
-
-
-Program = Sequence[Instruction]
-Steps = Sequence[Instruction | To | Label]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,37 +84,6 @@ class Range:
 
 
 Destination = int | Range
-
-
-def packed(program: Program, header_at: int | None = None) -> bytes:
-    """
-    Give the program as an array of ``struct sock_filter``, in host byte order.
-
-    Args:
-        program: with loads relative to the network header.
-        header_at: where that header is in what the program sees of a frame, if it is known: the kernel
-            compiles such loads, and calls a function for those that are relative.
-    """
-    return b"".join(
-        struct.pack("=HBBI", one.code, one.jump_true, one.jump_false, from_start(one.operand, header_at))
-        for one in program
-    )
-
-
-def from_start(operand: int, header_at: int | None) -> int:
-    """Turn an offset relative to the network header into one from the start; leave other operands."""
-    is_relative = header_at is not None and NET <= operand < NET + _NET_REACH
-    return operand - NET + (header_at or 0) if is_relative else operand
-
-
-def nothing() -> Program:
-    """Keep no frame, or give it to the sink."""
-    return [Instruction(RET)]
-
-
-def everything() -> Program:
-    """Keep all frames whole."""
-    return [Instruction(RET, operand=KEEP_ALL)]
 
 
 def steering_program(destinations: Iterable[Destination], steering: Steering, workers: int) -> Program:
@@ -136,7 +102,7 @@ def steering_program(destinations: Iterable[Destination], steering: Steering, wo
         Instruction(RET_A),
     ]
     everything = [*_hash_of_destination(MAX_EXTENSIONS), *found]
-    return _sorted_out(destinations, found, extensions=MAX_EXTENSIONS) or _assembled(everything)
+    return _sorted_out(destinations, found, extensions=MAX_EXTENSIONS) or assembled(everything)
 
 
 def unmatched_program() -> Program:
@@ -145,7 +111,7 @@ def unmatched_program() -> Program:
 
     Later fragments are left out, and IPv6 extension headers: of these packets only the beginning is read.
     """
-    return _assembled([*_only_multicast(_LATER_FRAGMENT), *_only_udp(), Instruction(RET, operand=KEEP_ALL)])
+    return assembled([*_only_multicast(_LATER_FRAGMENT), *_only_udp(), Instruction(RET, operand=KEEP_ALL)])
 
 
 def bypass_program(destinations: Iterable[Destination]) -> Program:
@@ -167,7 +133,7 @@ def _sorted_out(
         return nothing()
     wanted = sorted(one for one in distinct if isinstance(one, int))
     ranges = sorted((one for one in distinct if isinstance(one, Range)), key=str)
-    program = _assembled(
+    program = assembled(
         [
             *start,
             *_hash_of_destination(extensions),
@@ -179,30 +145,6 @@ def _sorted_out(
         ]
     )
     return program if len(program) <= MAX_INSTRUCTIONS else []
-
-
-def _assembled(steps: Steps) -> Program:
-    """Replace labels by distances; a conditional jump leads over an unconditional one, which reaches far."""
-    lengths = (0 if isinstance(step, Label) else 1 if _is_short(step) else 2 for step in steps)
-    places: dict[str, int] = {}
-    program: list[Instruction] = []
-    place = 0
-    for step, length in zip(steps, lengths, strict=True):
-        if isinstance(step, Label):
-            places[step.name] = place
-        place += length
-    for step in steps:
-        if isinstance(step, To):
-            if step.code != JA:
-                program.append(Instruction(step.code, 0, 1, step.operand))
-            program.append(Instruction(JA, operand=places[step.label] - len(program) - 1))
-        elif isinstance(step, Instruction):
-            program.append(step)
-    return program
-
-
-def _is_short(step: Instruction | To | Label) -> bool:
-    return not isinstance(step, To) or step.code == JA
 
 
 def _only_multicast(fragment: int) -> Steps:
@@ -246,9 +188,9 @@ def _range(wanted: Range, behind: str) -> Steps:
     ipv4 = wanted.address.version == 4
     steps: list[Instruction | To | Label] = [
         Instruction(LD_MEM, operand=_KIND),
-        *_unless(JEQ, _ETH_P_IP if ipv4 else _ETH_P_IPV6, behind),
+        *unless(JEQ, _ETH_P_IP if ipv4 else _ETH_P_IPV6, behind),
         Instruction(LD_MEM, operand=_PORT),
-        *_unless(JGE, wanted.first, behind),
+        *unless(JGE, wanted.first, behind),
         To(behind, JGT, wanted.last),
         Instruction(LDX_MEM, operand=_IP_AT),
     ]
@@ -258,13 +200,8 @@ def _range(wanted: Range, behind: str) -> Steps:
         word = int.from_bytes(wanted.address.packed[4 * index : 4 * index + 4])
         load = Instruction(LD_W_INDEXED, operand=NET + (16 if ipv4 else 24) + 4 * index)
         if bits:
-            steps += [load, Instruction(AND, operand=mask), *_unless(JEQ, word, behind)]
+            steps += [load, Instruction(AND, operand=mask), *unless(JEQ, word, behind)]
     return [*steps, To(_FOUND), Label(behind)]
-
-
-def _unless(code: int, operand: int, label: str) -> Steps:
-    """Jump if the comparison fails."""
-    return [Instruction(code, 1, 0, operand), To(label)]
 
 
 def _hash_of_destination(extensions: int) -> Steps:
@@ -284,7 +221,7 @@ def _hash_of_destination(extensions: int) -> Steps:
         *(_behind_second_tag(extensions) if extensions else [Instruction(RET)]),
         Label("ipv4"),
         Instruction(LD_B, operand=NET + 9),
-        *_only_if(_UDP),
+        *only_if(_UDP),
         *_port_of_ipv4(),
         Instruction(ST, operand=_PORT),
         Instruction(LD_W, operand=NET + 16),
@@ -309,14 +246,14 @@ def _behind_second_tag(extensions: int) -> Steps:
     """Do the same four bytes later (IEEE 802.1ad)."""
     return [
         To("tag", JEQ, _ETH_P_8021AD),
-        *_only_if(_ETH_P_8021Q),
+        *only_if(_ETH_P_8021Q),
         Label("tag"),
         Instruction(LDX_IMM, operand=4),
         Instruction(STX, operand=_IP_AT),
         Instruction(LD_H, operand=NET + 2),
         Instruction(ST, operand=_KIND),
         To("tagged ipv4", JEQ, _ETH_P_IP),
-        *_only_if(_ETH_P_IPV6),
+        *only_if(_ETH_P_IPV6),
         Instruction(LD_B, operand=NET + 4 + 6),
         *_chain_of_extensions(extensions, "tagged"),
         Instruction(ST, operand=_PORT),
@@ -324,7 +261,7 @@ def _behind_second_tag(extensions: int) -> Steps:
         To("mixed"),
         Label("tagged ipv4"),
         Instruction(LD_B, operand=NET + 4 + 9),
-        *_only_if(_UDP),
+        *only_if(_UDP),
         Instruction(LDX_HEADER_BYTES, operand=NET + 4),
         Instruction(LD_H_INDEXED, operand=NET + 4 + 2),
         Instruction(ST, operand=_PORT),
@@ -350,7 +287,7 @@ def _port_of_ipv6(extensions: int) -> Steps:
     """Leave the port in the accumulator, 0 for a fragment, in which a port cannot be relied on."""
     return [
         Instruction(LD_B, operand=NET + 6),
-        *_unless(JEQ, _UDP, "extensions"),
+        *unless(JEQ, _UDP, "extensions"),
         Instruction(LD_H, operand=NET + 42),
         To("port"),
         Label("extensions"),
@@ -372,7 +309,7 @@ def _chain_of_extensions(most: int, name: str) -> Steps:
         steps += [To(f"{name} udp", JEQ, _UDP), To(f"{name} fragment", JEQ, _FRAGMENT)]
         if left:
             steps += [
-                *_only_if(*_EXTENSIONS),
+                *only_if(*_EXTENSIONS),
                 Instruction(LD_B_INDEXED, operand=NET + 40),
                 Instruction(ST, operand=_NEXT),
                 Instruction(LD_B_INDEXED, operand=NET + 41),
@@ -391,12 +328,6 @@ def _chain_of_extensions(most: int, name: str) -> Steps:
         Label(f"{name} fragment"),
         Instruction(LD_IMM),
     ]
-
-
-def _only_if(*values: int) -> Sequence[Instruction]:
-    """End with 0 if the accumulator holds another value than these."""
-    tests = [Instruction(JEQ, len(values) - index, 0, one) for index, one in enumerate(values)]
-    return [*tests, Instruction(RET)]
 
 
 def _mix_four(loads: Iterable[Instruction]) -> Steps:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from mcr.model import bpf
+from mcr.model import bpf, bpf_code
 
 _ALU32, _ALU64, _JMP, _JMP32 = 0x04, 0x07, 0x05, 0x06
 _MOV, _ADD, _LSH, _AND = 0xB0, 0x00, 0x60, 0x50
@@ -94,7 +94,7 @@ def _assembled(labelled: Sequence[tuple[Label, Program]]) -> bytes:
     return bytes(packed)
 
 
-def _translated(number: int, classic: bpf.Instruction, link_bytes: int) -> Program:
+def _translated(number: int, classic: bpf_code.Instruction, link_bytes: int) -> Program:
     """Say the same in extended BPF; jumps lead to the label of the classic instruction."""
     if classic.code in _JUMPS:
         taken = number + 2 + classic.jump_true
@@ -102,13 +102,13 @@ def _translated(number: int, classic: bpf.Instruction, link_bytes: int) -> Progr
         code = _JMP32 | _JUMPS[classic.code]
         jump = Instruction(code, _A, immediate=classic.operand, label=taken)
         return [jump, *([_go(otherwise)] if classic.jump_false else [])]
-    if classic.code == bpf.JA:
+    if classic.code == bpf_code.JA:
         return [_go(number + 2 + classic.operand)]
-    if classic.code == bpf.RET:
+    if classic.code == bpf_code.RET:
         return [_go(_KEEP if classic.operand else _NEXT)]
-    if classic.code == bpf.LD_W and classic.operand in _ANCILLARY:
+    if classic.code == bpf_code.LD_W and classic.operand in _ANCILLARY:
         return _ANCILLARY[classic.operand]
-    return _PLAIN[classic.code](bpf.from_start(classic.operand, link_bytes))
+    return _PLAIN[classic.code](bpf_code.from_start(classic.operand, link_bytes))
 
 
 def _tail(link_bytes: int) -> Sequence[tuple[Label, Program]]:
@@ -116,7 +116,7 @@ def _tail(link_bytes: int) -> Sequence[tuple[Label, Program]]:
     keep = [
         Instruction(_LOAD_WORD, _A, _CONTEXT, offset=_PACKET_TYPE),
         Instruction(_JMP | _JNE, _A, immediate=_MULTICAST, label=_NEXT),
-        *_ANCILLARY[bpf.PROTOCOL],
+        *_ANCILLARY[bpf_code.PROTOCOL],
         Instruction(_JMP | _JEQ, _A, immediate=_ETH_P_IP, label=_IPV4),
         *_load_bytes(link_bytes + 8, _TUPLE, 32),
         *_load_bytes(link_bytes + 40, _TUPLE + 32, 4),
@@ -125,7 +125,7 @@ def _tail(link_bytes: int) -> Sequence[tuple[Label, Program]]:
     ]
     ipv4 = [
         *_load_bytes(link_bytes + 12, _TUPLE, 8),
-        *_PLAIN[bpf.LDX_HEADER_BYTES](link_bytes),
+        *_PLAIN[bpf_code.LDX_HEADER_BYTES](link_bytes),
         _move_register(2, _INDEX),
         Instruction(_ALU64 | _ADD, 2, immediate=link_bytes),
         *_call_load_bytes(_TUPLE + 8, 4),
@@ -222,26 +222,36 @@ def _indexed_load(code: int, operand: int) -> Program:
 
 
 _SIZE, _SIZES = 0x18, {0x00: 4, 0x08: 2, 0x10: 1}
-_INDEXED = (bpf.LD_W_INDEXED, bpf.LD_H_INDEXED, bpf.LD_B_INDEXED)
-_ARITHMETIC = (bpf.ADD, bpf.ADD_X, bpf.XOR_X, bpf.MUL, bpf.LSH, bpf.RSH, bpf.AND)
-_JUMPS: Mapping[int, int] = {code: code & 0xF0 for code in (bpf.JEQ, bpf.JGT, bpf.JGE, bpf.JSET)}
+_INDEXED = (bpf_code.LD_W_INDEXED, bpf_code.LD_H_INDEXED, bpf_code.LD_B_INDEXED)
+_ARITHMETIC = (
+    bpf_code.ADD,
+    bpf_code.ADD_X,
+    bpf_code.XOR_X,
+    bpf_code.MUL,
+    bpf_code.LSH,
+    bpf_code.RSH,
+    bpf_code.AND,
+)
+_JUMPS: Mapping[int, int] = {
+    code: code & 0xF0 for code in (bpf_code.JEQ, bpf_code.JGT, bpf_code.JGE, bpf_code.JSET)
+}
 _ANCILLARY: Mapping[int, Program] = {
-    bpf.PROTOCOL: [_context_word(_PROTOCOL), Instruction(_TO_HOST_16, _A, immediate=16)],
-    bpf.VLAN_TAG_PRESENT: [_context_word(_VLAN_PRESENT)],
+    bpf_code.PROTOCOL: [_context_word(_PROTOCOL), Instruction(_TO_HOST_16, _A, immediate=16)],
+    bpf_code.VLAN_TAG_PRESENT: [_context_word(_VLAN_PRESENT)],
 }
 _PLAIN: Mapping[int, Callable[[int], Program]] = {
-    **{code: _packet_load(code) for code in (bpf.LD_W, bpf.LD_H, bpf.LD_B, *_INDEXED)},
+    **{code: _packet_load(code) for code in (bpf_code.LD_W, bpf_code.LD_H, bpf_code.LD_B, *_INDEXED)},
     **{code: _arithmetic(code) for code in _ARITHMETIC},
-    bpf.TAX: lambda _: [_move_register(_INDEX, _A)],
-    bpf.LD_IMM: lambda operand: [_move(_A, operand)],
-    bpf.LDX_IMM: lambda operand: [_move(_INDEX, operand)],
-    bpf.ST: lambda slot: [Instruction(_STORE_WORD, _FRAME, _A, offset=_memory(slot))],
-    bpf.STX: lambda slot: [Instruction(_STORE_WORD, _FRAME, _INDEX, offset=_memory(slot))],
-    bpf.LD_MEM: lambda slot: [Instruction(_LOAD_WORD, _A, _FRAME, offset=_memory(slot))],
-    bpf.LDX_MEM: lambda slot: [Instruction(_LOAD_WORD, _INDEX, _FRAME, offset=_memory(slot))],
-    bpf.LDX_HEADER_BYTES: lambda operand: [
+    bpf_code.TAX: lambda _: [_move_register(_INDEX, _A)],
+    bpf_code.LD_IMM: lambda operand: [_move(_A, operand)],
+    bpf_code.LDX_IMM: lambda operand: [_move(_INDEX, operand)],
+    bpf_code.ST: lambda slot: [Instruction(_STORE_WORD, _FRAME, _A, offset=_memory(slot))],
+    bpf_code.STX: lambda slot: [Instruction(_STORE_WORD, _FRAME, _INDEX, offset=_memory(slot))],
+    bpf_code.LD_MEM: lambda slot: [Instruction(_LOAD_WORD, _A, _FRAME, offset=_memory(slot))],
+    bpf_code.LDX_MEM: lambda slot: [Instruction(_LOAD_WORD, _INDEX, _FRAME, offset=_memory(slot))],
+    bpf_code.LDX_HEADER_BYTES: lambda operand: [
         _move_register(_SAVED, _A),
-        *_absolute_load(bpf.LD_B, operand),
+        *_absolute_load(bpf_code.LD_B, operand),
         Instruction(_ALU32 | _AND, _A, immediate=0x0F),
         Instruction(_ALU32 | _LSH, _A, immediate=2),
         _move_register(_INDEX, _A),

@@ -15,7 +15,7 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from mcr.errors import KernelError
-from mcr.model import bpf
+from mcr.model import bpf, bpf_code
 from mcr.model.endpoint import Endpoint
 from mcr.model.link import Link
 from mcr.model.policy import SourcePolicy
@@ -124,7 +124,7 @@ def open_fanout(link: Link, workers: int, shape: RingShape, *, watches: bool) ->
             fanout.rings.append(ring)
             _naming("join fanout on", link.name, _join_fanout)(ring, fanout.sink)
             _naming("open filter of", "ring", _attach)(
-                ring, socket.SOL_SOCKET, SO_ATTACH_FILTER, bpf.everything()
+                ring, socket.SOL_SOCKET, SO_ATTACH_FILTER, bpf_code.everything()
             )
     except KernelError:
         fanout.close()
@@ -132,7 +132,7 @@ def open_fanout(link: Link, workers: int, shape: RingShape, *, watches: bool) ->
     return fanout
 
 
-def set_steering(fanout: Fanout, program: bpf.Program) -> None:
+def set_steering(fanout: Fanout, program: bpf_code.Program) -> None:
     """
     Replace the steering program of an interface in one step.
 
@@ -148,7 +148,7 @@ def _open_sink(link: Link, *, watches: bool) -> socket.socket:
     """Open with protocol 0 so that nothing is queued before the filter stands, and bind last."""
     sink = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
     try:
-        program = bpf.unmatched_program() if watches else bpf.nothing()
+        program = bpf.unmatched_program() if watches else bpf_code.nothing()
         _attach(sink, socket.SOL_SOCKET, SO_ATTACH_FILTER, program, SINK_HEADER_AT)
         sink.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
         sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SINK_QUEUE_BYTES)
@@ -214,7 +214,7 @@ def _open_ring(link: Link, shape: RingShape) -> socket.socket:
     """
     ring = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     try:
-        _attach(ring, socket.SOL_SOCKET, SO_ATTACH_FILTER, bpf.nothing())
+        _attach(ring, socket.SOL_SOCKET, SO_ATTACH_FILTER, bpf_code.nothing())
         for option, value in (
             (PACKET_VERSION, TPACKET_V2),
             (PACKET_VNET_HDR, 1),
@@ -244,10 +244,10 @@ def _join_fanout(member: socket.socket, first: socket.socket) -> None:
 
 
 def _attach(
-    target: socket.socket, level: int, option: int, program: bpf.Program, header_at: int | None = None
+    target: socket.socket, level: int, option: int, program: bpf_code.Program, header_at: int | None = None
 ) -> None:
     """Hand over a struct sock_fprog, which points to the instructions."""
-    instructions = ctypes.create_string_buffer(bpf.packed(program, header_at))
+    instructions = ctypes.create_string_buffer(bpf_code.packed(program, header_at))
     target.setsockopt(level, option, struct.pack("HP", len(program), ctypes.addressof(instructions)))
 
 
@@ -268,7 +268,7 @@ def _open_udp_output(output: Output, ifindex: int, version: int) -> socket.socke
     ipv6 = version == 6
     sender = socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
     try:
-        _attach(sender, socket.SOL_SOCKET, SO_ATTACH_FILTER, bpf.nothing())  # answers are not for us
+        _attach(sender, socket.SOL_SOCKET, SO_ATTACH_FILTER, bpf_code.nothing())  # answers are not for us
         sender.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, SEND_QUEUE_BYTES)
         if ifindex:
             sender.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, ifindex)
@@ -313,7 +313,7 @@ def _ipv6_options(ifindex: int) -> list[tuple[int, int, int | bytes]]:
 def _hold_port(ifindex: int, address: str, port: int, family: socket.AddressFamily) -> socket.socket:
     holder = socket.socket(family, socket.SOCK_DGRAM)
     try:
-        _attach(holder, socket.SOL_SOCKET, SO_ATTACH_FILTER, bpf.nothing())
+        _attach(holder, socket.SOL_SOCKET, SO_ATTACH_FILTER, bpf_code.nothing())
         holder.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, ifindex)
         holder.bind((address, port))
     except OSError as error:

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 
-from mcr.model import bpf
+from mcr.model import bpf, bpf_code
 from mcr.model.steering import Steering, rule_hash
 from mcr.supervisor.sockets import Fanout, set_steering
 from tests.support.frames import SENDER_MAC, TCP, Packet
@@ -66,7 +66,7 @@ def steer(
     sockets: list[socket.socket], destinations: Iterable[int], steering: Steering = Steering.HASH
 ) -> None:
     program = bpf.steering_program(destinations, steering, len(sockets) - 1)
-    assert len(program) <= bpf.MAX_INSTRUCTIONS
+    assert len(program) <= bpf_code.MAX_INSTRUCTIONS
     set_steering(Fanout(sockets[0], sockets[1:]), program)
 
 

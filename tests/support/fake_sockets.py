@@ -5,7 +5,8 @@ from collections.abc import Collection
 from typing import cast
 
 from mcr.errors import KernelError
-from mcr.model.bpf import Destination, Program, nothing
+from mcr.model.bpf import Destination
+from mcr.model.bpf_code import Program, nothing
 from mcr.model.endpoint import Endpoint
 from mcr.model.link import Link
 from mcr.model.rule import Output

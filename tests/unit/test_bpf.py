@@ -16,17 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcr.model.bpf import (
-    MAX_EXTENSIONS,
-    MAX_INSTRUCTIONS,
-    Destination,
-    Program,
-    Range,
-    nothing,
-    packed,
-    steering_program,
-    unmatched_program,
-)
+from mcr.model.bpf import MAX_EXTENSIONS, Destination, Range, steering_program, unmatched_program
+from mcr.model.bpf_code import MAX_INSTRUCTIONS, Program, nothing, packed
 from mcr.model.steering import Steering, rule_hash
 from tests.support import bpf_machine
 from tests.support.packets import (

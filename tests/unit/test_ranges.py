@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from mcr._native import ffi, lib
 from mcr.errors import EndpointError, RuleError
-from mcr.model.bpf import KEEP_ALL, Range, bypass_program, nothing, steering_program, unmatched_program
+from mcr.model.bpf import Range, bypass_program, steering_program, unmatched_program
+from mcr.model.bpf_code import KEEP_ALL, nothing
 from mcr.model.endpoint import Address, Endpoint, parse_endpoint
 from mcr.model.mapping import parse_target
 from mcr.model.rule import Output, Rule

@@ -219,7 +219,7 @@ def check_capabilities() -> None:
     Raises:
         CannotRun: naming what is missing.
     """
-    needed = {"sys_admin", *SUPERVISOR.capabilities}
+    needed = {"sys_admin", *SUPERVISOR.capabilities - SUPERVISOR.optional}
     missing = sorted(name for name in needed if not getattr(prctl.cap_effective, name))
     if missing:
         names = ", ".join(f"CAP_{name.upper()}" for name in missing)

@@ -1,5 +1,6 @@
 """The host's IP stack is spared what only mcr wants, and nobody else misses anything."""
 
+import errno
 import os
 import socket
 import struct
@@ -11,7 +12,7 @@ import pytest
 
 from mcr._native import lib
 from mcr.wire.documents import BypassDocument
-from tests.support.daemon import Daemon
+from tests.support.daemon import BIN, Daemon
 from tests.support.frames import Packet
 from tests.support.lab import Host, Line
 from tests.support.laws import assert_all_arrived
@@ -69,6 +70,13 @@ def test_ranges_alone_are_bypassed_as_well(line: Line, tmp_path: Path) -> None:
 def test_it_can_be_turned_off(line: Line, tmp_path: Path) -> None:
     with Daemon(line.relay, tmp_path, config(bypass_stack=False)) as daemon:
         assert bypass(daemon) == {"on": False, "reason": "bypass_stack: false is configured"}
+        assert relay_some(line, daemon) >= COUNT
+
+
+def test_without_cap_bpf_everything_else_works(line: Line, tmp_path: Path) -> None:
+    without = ("setpriv", "--bounding-set=-bpf,-sys_admin", str(BIN / "mcrd"))
+    with Daemon(line.relay, tmp_path, config(), command=without) as daemon:
+        assert bypass(daemon) == {"on": False, "reason": os.strerror(errno.EPERM)}
         assert relay_some(line, daemon) >= COUNT
 
 

@@ -240,7 +240,7 @@ def test_what_keeps_the_supervisors_capabilities_keeps_no_others() -> None:
 def test_missing_capabilities_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     class Permitted:
         def __getattr__(self, name: str) -> bool:
-            return name not in {"net_raw", "kill"}
+            return name not in {"net_raw", "kill", "bpf"}
 
     monkeypatch.setattr(prctl, "cap_permitted", Permitted())
 

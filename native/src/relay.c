@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -34,6 +35,13 @@ static_assert(sizeof(struct mcr_output_counters) == 8 * (2 + MCR_NOT_SENT_REASON
 /* The digest of 8,192 rules takes 2 ms: too much for every heartbeat. */
 #define DIGEST_NS 1000000000ull
 #define NS_PER_S 1000000000ull
+
+/* What a worker waits for. */
+enum {
+	CONTROL,
+	HEARTBEAT,
+	FIRST_RING
+};
 
 struct pace {
 	uint64_t window_start_ns;
@@ -67,9 +75,9 @@ struct mcr_relay {
 	uint64_t next_heartbeat_ns;
 	uint64_t next_digest_ns;
 	struct mcr_ring rings[MCR_MAX_INTERFACES];
-	int watches[MCR_MAX_INTERFACES];	     /* -1: none */
-	struct pollfd waits[1 + MCR_MAX_INTERFACES]; /* control, then the rings in use */
-	uint32_t ring_slots[MCR_MAX_INTERFACES];     /* of the rings in use */
+	int watches[MCR_MAX_INTERFACES];		      /* -1: none */
+	struct pollfd waits[FIRST_RING + MCR_MAX_INTERFACES]; /* then the rings in use */
+	uint32_t ring_slots[MCR_MAX_INTERFACES];	      /* of the rings in use */
 	uint32_t rings_in_use;
 	uint32_t turn; /* whose it is to be read first: the last may find no room in the arena */
 };
@@ -82,8 +90,20 @@ static uint64_t now_ns(void)
 	return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
 }
 
+static int start_heartbeat(struct mcr_relay *relay)
+{
+	const struct itimerspec beat = { .it_interval.tv_nsec = HEARTBEAT_NS,
+					 .it_value.tv_nsec = HEARTBEAT_NS };
+	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+
+	relay->waits[HEARTBEAT] = (struct pollfd){ .fd = fd, .events = POLLIN };
+	return fd < 0 || timerfd_settime(fd, 0, &beat, NULL) ? -errno : 0;
+}
+
 static int allocate(struct mcr_relay *relay)
 {
+	int error;
+
 	relay->table = mcr_table__new();
 	relay->spare = mcr_table__new();
 	relay->pace.batch = MCR_MAX_BATCH;
@@ -94,7 +114,8 @@ static int allocate(struct mcr_relay *relay)
 	if (!relay->table || !relay->spare || !relay->arena.data || !relay->stamps ||
 	    !relay->guards)
 		return -ENOMEM;
-	return mcr_transmit__init(&relay->transmit, relay->shared);
+	error = start_heartbeat(relay);
+	return error ? error : mcr_transmit__init(&relay->transmit, relay->shared);
 }
 
 struct mcr_relay *mcr_relay__new(int shared_fd)
@@ -106,6 +127,7 @@ struct mcr_relay *mcr_relay__new(int shared_fd)
 		return NULL;
 	for (uint32_t slot = 0; slot < MCR_MAX_INTERFACES; slot++)
 		relay->rings[slot].fd = relay->watches[slot] = -1;
+	relay->waits[HEARTBEAT].fd = -1;
 	relay->shared = mmap(NULL, sizeof(struct mcr_shared), PROT_READ | PROT_WRITE, MAP_SHARED,
 			     shared_fd, 0);
 	error = relay->shared == MAP_FAILED ? -errno : allocate(relay);
@@ -136,6 +158,8 @@ void mcr_relay__free(struct mcr_relay *relay)
 {
 	for (uint32_t slot = 0; slot < MCR_MAX_INTERFACES; slot++)
 		close_interface(relay, slot);
+	if (relay->waits[HEARTBEAT].fd >= 0)
+		close(relay->waits[HEARTBEAT].fd);
 	mcr_transmit__free(&relay->transmit);
 	mcr_table__free(relay->table);
 	mcr_table__free(relay->spare);
@@ -159,9 +183,9 @@ static void list_rings(struct mcr_relay *relay)
 	for (uint32_t slot = 0; slot < MCR_MAX_INTERFACES; slot++) {
 		if (relay->rings[slot].fd < 0 || !is_read(relay, slot))
 			continue;
-		relay->ring_slots[relay->rings_in_use++] = slot;
-		relay->waits[relay->rings_in_use] =
+		relay->waits[FIRST_RING + relay->rings_in_use] =
 			(struct pollfd){ .fd = relay->rings[slot].fd, .events = POLLIN };
+		relay->ring_slots[relay->rings_in_use++] = slot;
 	}
 }
 
@@ -531,22 +555,25 @@ static int poll_control(struct mcr_relay *relay, uint64_t now)
  * read. */
 static void take_errors(struct mcr_relay *relay)
 {
-	for (uint32_t i = 1; i <= relay->rings_in_use; i++)
+	for (uint32_t i = FIRST_RING; i < FIRST_RING + relay->rings_in_use; i++)
 		if (relay->waits[i].revents & POLLERR)
 			recv(relay->waits[i].fd, NULL, 0, MSG_PEEK | MSG_DONTWAIT);
 }
 
-static int wait_for_packets(struct mcr_relay *relay, uint64_t now)
+/* The heartbeat is a timer of its own: a timeout would be set up and taken down for each packet. */
+static int wait_for_packets(struct mcr_relay *relay)
 {
-	uint64_t timeout = relay->next_heartbeat_ns > now ? relay->next_heartbeat_ns - now : 0;
-	struct timespec wait = { .tv_sec = 0, .tv_nsec = (long)timeout };
-	int ready = ppoll(relay->waits, 1 + relay->rings_in_use, &wait, NULL);
+	int ready = poll(relay->waits, FIRST_RING + relay->rings_in_use, -1);
+	uint64_t expirations;
 
 	relay->shared->polls++;
-	if (ready <= 0)
+	if (ready < 0)
 		return ready;
+	if (relay->waits[HEARTBEAT].revents &&
+	    read(relay->waits[HEARTBEAT].fd, &expirations, sizeof(expirations)) > 0)
+		relay->next_heartbeat_ns = 0;
 	take_errors(relay);
-	return relay->waits[0].revents ? 1 : 0;
+	return relay->waits[CONTROL].revents ? 1 : 0;
 }
 
 static int wait_for_more(struct mcr_relay *relay, uint64_t now)
@@ -567,7 +594,7 @@ int mcr_relay__run(struct mcr_relay *relay, int control_fd)
 {
 	int ready = 0;
 
-	relay->waits[0] = (struct pollfd){ .fd = control_fd, .events = POLLIN };
+	relay->waits[CONTROL] = (struct pollfd){ .fd = control_fd, .events = POLLIN };
 	while (ready == 0 || (ready < 0 && errno == EINTR)) {
 		uint64_t now = now_ns();
 		struct batch batch = relay_batch(relay, now);
@@ -587,7 +614,7 @@ int mcr_relay__run(struct mcr_relay *relay, int control_fd)
 		else if (relay->pace.gathering)
 			ready = wait_for_more(relay, now);
 		else
-			ready = wait_for_packets(relay, now);
+			ready = wait_for_packets(relay);
 	}
 	return ready < 0 ? -errno : 0;
 }

@@ -46,6 +46,7 @@ enum {
 struct pace {
 	uint64_t window_start_ns;
 	uint64_t window_datagrams;
+	bool was_fast; /* in the last window */
 	bool gathering;
 	uint32_t gather_ns; /* how long to wait for more, 0 for not at all */
 	bool busy_poll;
@@ -525,12 +526,15 @@ int mcr_relay__install(struct mcr_relay *relay, int share_fd, uint64_t bytes)
 static void measure(struct pace *pace, uint32_t datagrams, uint64_t now)
 {
 	uint64_t elapsed = now - pace->window_start_ns;
+	bool fast;
 
 	pace->window_datagrams += datagrams;
 	if (elapsed < RATE_WINDOW_NS)
 		return;
-	pace->gathering =
-		pace->gather_ns && pace->window_datagrams * NS_PER_S / elapsed >= GATHER_RATE_PPS;
+	fast = pace->gather_ns && pace->window_datagrams * NS_PER_S / elapsed >= GATHER_RATE_PPS;
+	/* One window alone may be what a sender makes up for after a pause. */
+	pace->gathering = fast && pace->was_fast;
+	pace->was_fast = fast;
 	pace->window_start_ns = now;
 	pace->window_datagrams = 0;
 }

@@ -388,7 +388,7 @@ static void a_relay_that_gathers_answers_control_soon(void **state)
 	close(control[1]);
 }
 
-static void gathering_follows_the_rate_of_the_last_window(void **state)
+static void gathering_follows_the_rate_of_the_last_two_windows(void **state)
 {
 	struct pace pace = { .window_start_ns = 1, .gather_ns = 100000 };
 
@@ -396,10 +396,16 @@ static void gathering_follows_the_rate_of_the_last_window(void **state)
 	measure(&pace, 40, 1 + RATE_WINDOW_NS - 1);
 	assert_false(pace.gathering);
 	measure(&pace, 0, 1 + RATE_WINDOW_NS);
-	assert_true(pace.gathering); /* 40 in 2 ms */
-	measure(&pace, 39, 1 + 2 * RATE_WINDOW_NS);
+	assert_false(pace.gathering); /* 40 in 2 ms, but only once */
+	measure(&pace, 40, 1 + 2 * RATE_WINDOW_NS);
+	assert_true(pace.gathering);
+	measure(&pace, 39, 1 + 3 * RATE_WINDOW_NS);
 	assert_false(pace.gathering);
-	measure(&pace, 1000000, 1 + 2 * RATE_WINDOW_NS + 60 * NS_PER_S);
+	measure(&pace, 40, 1 + 4 * RATE_WINDOW_NS);
+	assert_false(pace.gathering);
+	measure(&pace, 40, 1 + 5 * RATE_WINDOW_NS);
+	assert_true(pace.gathering);
+	measure(&pace, 1000000, 1 + 5 * RATE_WINDOW_NS + 60 * NS_PER_S);
 	assert_false(pace.gathering);
 }
 
@@ -915,7 +921,7 @@ int main(void)
 		RELAY_TEST(descriptors_are_closed_on_failure_too),
 		RELAY_TEST(heartbeats_tell_generation_and_digest),
 		RELAY_TEST(a_relay_that_gathers_answers_control_soon),
-		RELAY_TEST(gathering_follows_the_rate_of_the_last_window),
+		RELAY_TEST(gathering_follows_the_rate_of_the_last_two_windows),
 		RELAY_TEST(a_look_that_finds_nothing_is_no_batch),
 		RELAY_TEST(a_datagram_that_comes_again_and_again_with_a_ttl_of_1_is_found),
 		RELAY_TEST(a_broken_loop_is_guarded_for_a_while_and_told_once),

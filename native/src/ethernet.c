@@ -46,6 +46,14 @@ static void put16(struct headers *headers, uint16_t value)
 	put(headers, &network, sizeof(network));
 }
 
+static uint16_t next_identification(struct mcr_sender *sender)
+{
+	uint16_t id = sender->ip_id;
+
+	sender->ip_id = (uint16_t)(id + sender->ip_id_step);
+	return id;
+}
+
 static uint32_t ip_bytes(const struct mcr_sender *sender)
 {
 	return sender->ipv6 ? IPV6_BYTES : IPV4_BYTES;
@@ -144,7 +152,7 @@ static void put_all(struct headers *headers, struct mcr_sender *sender, const st
 	if (sender->ipv6)
 		put_ipv6(headers, flow, udp_bytes);
 	else
-		put_ipv4(headers, flow, udp_bytes, sender->ip_id++, 0);
+		put_ipv4(headers, flow, udp_bytes, next_identification(sender), 0);
 	put_udp(headers, flow, udp_bytes, pseudo_header(sender, flow, udp_bytes));
 }
 
@@ -170,7 +178,6 @@ int mcr_ethernet__send_segments(struct mcr_sender *sender, const struct mcr_lane
 	if (lane->segment_bytes + ip_bytes(sender) + UDP_BYTES > sender->output->mtu)
 		return -EMSGSIZE;
 	put_all(&headers, sender, &lane->flow, lane->bytes, lane->segment_bytes);
-	sender->ip_id = (uint16_t)(sender->ip_id + lane->gathered);
 	parts[0] = (struct iovec){ .iov_base = headers.bytes, .iov_len = headers.used };
 	memcpy(parts + 1, lane->payloads, lane->gathered * sizeof(*parts));
 	return sendmsg(sender->fd, &message, MSG_DONTWAIT) < 0 ? -errno : lane->gathered;
@@ -222,7 +229,7 @@ static int send_fragments(struct mcr_sender *sender, const struct mcr_lane *lane
 {
 	uint32_t udp_bytes = UDP_BYTES + (uint32_t)payload->iov_len;
 	uint32_t room = (sender->output->mtu - IPV4_BYTES) / FRAGMENT_UNIT * FRAGMENT_UNIT;
-	uint16_t id = sender->ip_id++;
+	uint16_t id = next_identification(sender);
 
 	if (sender->ipv6 || sender->output->mtu < IPV4_BYTES + 2 * FRAGMENT_UNIT)
 		return -EMSGSIZE;

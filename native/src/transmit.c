@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #define FIRST_BACKOFF_NS 10000000ull
@@ -36,12 +37,24 @@ void mcr_transmit__free(struct mcr_transmit *transmit)
 	free(transmit->dirty);
 }
 
+static void start_identifications(struct mcr_sender *sender)
+{
+	uint16_t random[2] = { 0 };
+
+	/* Before the kernel has randomness there are no two workers yet that could meet. */
+	if (getrandom(random, sizeof(random), GRND_NONBLOCK) < 0)
+		memset(random, 0, sizeof(random));
+	sender->ip_id = random[0];
+	sender->ip_id_step = random[1] | 1;
+}
+
 void mcr_transmit__attach(struct mcr_transmit *transmit, uint32_t slot, int fd, int ip_version)
 {
 	struct mcr_sender *sender = &transmit->senders[slot];
 
 	if (sender->fd >= 0)
 		close(sender->fd);
+	start_identifications(sender);
 	sender->fd = fd;
 	sender->ipv6 = ip_version == 6;
 	sender->segment_bytes_limit = MCR_GATHER_BYTES;

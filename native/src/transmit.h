@@ -43,7 +43,10 @@ struct mcr_lane {
 struct mcr_sender {
 	int fd; /* -1: none */
 	bool ipv6;
+	/* Workers that fragment for the same source and destination must not use the same
+	 * identifications at the same time: each goes its own way through all of them. */
 	uint16_t ip_id;
+	uint16_t ip_id_step;	      /* odd */
 	uint32_t segment_bytes_limit; /* longer ones did not fit the path in one segment */
 	uint64_t longer_at_ns;	      /* when they are tried again */
 	uint64_t retry_at_ns;

@@ -418,8 +418,7 @@ static void super_packets_arrive_as_their_datagrams(void **state)
 			mcr_transmit__flush(&transmit);
 			for (uint32_t i = 0; i < 40; i++) {
 				id = check_datagram(payload + i, i < 39 ? 999 + round : 1 + round);
-				assert_true(version == 6 || (!round && !i) ||
-					    (uint16_t)(id - last_id - 1) < 0x8000);
+				assert_true(version == 6 || (!round && !i) || id != last_id);
 				last_id = id;
 			}
 		}

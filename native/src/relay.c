@@ -22,8 +22,6 @@ static_assert(sizeof(struct mcr_rule_counters) == 16, "mcr/wire/counters.py read
 static_assert(sizeof(struct mcr_output_counters) == 8 * (2 + MCR_NOT_SENT_REASONS),
 	      "mcr/wire/counters.py reads it so");
 
-/* Frames of one ring in one batch: enough for full UDP_SEGMENT calls, few enough to answer control
- * soon. */
 /* More than any ring holds: beyond that, only new frames can come, where a rule stays. */
 #define DRAIN_BATCHES 64
 /* Datagrams sent per second from which on it is worth to wait for more. */

@@ -1,10 +1,12 @@
 """Datagrams in fragments that come in any order, or of which one does not come."""
 
 import random
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 
+from mcr.model.steering import rule_hash
 from tests.support.daemon import Daemon, ignored, rule_stats
 from tests.support.frames import Packet, fragments
 from tests.support.lab import Line
@@ -72,3 +74,41 @@ def test_fragments_may_come_in_any_order(line: Line, tmp_path: Path) -> None:
     assert len(came) == 20
     assert stats["reassembly_failed"] == 0
     assert_conservation(stats)
+
+
+def test_workers_that_fragment_for_one_source_and_group_do_not_mix_their_fragments(
+    line: Line, tmp_path: Path
+) -> None:
+    """
+    A range that leaves as one group, with its source kept, is sent by whichever worker a group belongs to.
+
+    A receiver puts together what has the same source, destination and identification (RFC 791 section 3.2).
+    """
+    output = {"interface": "r1", "address": "239.2.2.2", "port": 6000, "source": "keep"}
+    rule = {"name": "one", "from": "239.1.1.0/24%r0:5001", "to": [output]}
+    first, second = groups_of_two_workers()
+    packets = [
+        Packet("10.1.0.1", group, 5001, number.to_bytes(2, "big") * 2500)
+        for number, group in enumerate([first, second] * 1000)
+    ]
+    frames = [frame for number, packet in enumerate(packets) for frame in fragments(packet, number)]
+    with (
+        Daemon(line.relay, tmp_path, {"workers": 2, "rules": [rule]}) as daemon,
+        Inlet(line.sink, "239.2.2.2%b0:6000") as inlet,
+        Tap(line.source, "a0") as tap,
+    ):
+        tap.send(*frames)
+        came = [inlet.take().payload for _ in packets]
+        stats = daemon.stats()
+
+    assert sorted(came) == sorted(packet.payload for packet in packets)
+    assert_conservation(stats)
+
+
+def groups_of_two_workers() -> tuple[str, str]:
+    """Give a group for each of two workers."""
+    groups = [IPv4Address("239.1.1.0") + number for number in range(256)]
+    even, odd = (
+        next(str(one) for one in groups if rule_hash(one, 5001) % 2 == worker) for worker in range(2)
+    )
+    return even, odd

@@ -25,7 +25,7 @@ check: setup
     "{{ bin }}/ruff" check
     "{{ bin }}/mypy"
     "{{ bin }}/lint-imports"
-    "{{ bin }}/pytest" tests/unit
+    "{{ bin }}/pytest" --numprocesses auto tests/unit
 
 # pure functions and values
 unit *args: setup

@@ -13,7 +13,12 @@ SLOTS = st.lists(st.integers(0, 32767), max_size=wire.MAX_DESCRIPTORS)
 ADDRESSES = st.binary(min_size=16, max_size=16)
 MESSAGES: dict[str, st.SearchStrategy[wire.ToWorker | wire.FromWorker]] = {
     "hello": st.builds(
-        wire.Hello, st.integers(0, 63), st.integers(-1, 4095), st.integers(0, 10_000), st.booleans()
+        wire.Hello,
+        st.integers(0, 63),
+        st.integers(-1, 4095),
+        st.integers(0, 10_000),
+        st.booleans(),
+        st.integers(1, 512),
     ),
     "ring": st.builds(wire.Ring, st.integers(0, 63), st.integers(0, 1 << 16), st.integers(0, 1 << 20)),
     "watch": st.builds(wire.Watch, st.integers(0, 63)),

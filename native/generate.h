@@ -6,7 +6,7 @@
  * A datagram, byte for byte; numbers are big-endian:
  *
  *    0  4  magic, "mcrg"
- *    4  1  version, 1
+ *    4  1  version, 2
  *    5  1  reserved, 0
  *    6  2  flow: number of the destination, 0 for the first
  *    8  8  sequence number within the flow, from 0
@@ -14,8 +14,12 @@
  *   24  8  datagrams that the flow is meant to have, 0 while the sender does not know
  *   32  4  length of the datagram, this header included
  *   36  4  check: mcr_check__header() over bytes 0 to 35
- *   40     pattern: 8-byte little-endian words, the i-th is seed + i * 0x9E3779B97F4A7C15 with the
- * seed derived from flow and sequence number; a last partial word has the first bytes of its word
+ *   40     pattern number (flow + sequence number) % MCR_PATTERNS: what follows in a fixed stream
+ * of pseudorandom bytes from that many times MCR_PATTERN_STEP on
+ *
+ * So nothing is made for each datagram, and all patterns together are hardly longer than one. Their
+ * number is prime: datagrams whose places in a ring or a batch differ by a power of two have
+ * different ones.
  *
  * Times are nanoseconds.  Addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d.
  * Errors: functions return 0, a count, or a negative errno.
@@ -27,6 +31,8 @@
 #define MCR_GENERATED_HEADER_BYTES 40
 #define MCR_GENERATED_MAX_BYTES 65507
 #define MCR_MAX_FLOWS 65536
+#define MCR_PATTERNS 31
+#define MCR_PATTERN_STEP 64
 
 /* Write one datagram of the given length, at least MCR_GENERATED_HEADER_BYTES. */
 void mcr_generated__write(uint8_t *at, uint32_t bytes, uint16_t flow, uint64_t sequence,
@@ -36,7 +42,7 @@ void mcr_generated__write(uint8_t *at, uint32_t bytes, uint16_t flow, uint64_t s
 
 #define MCR_SEND_ERRNOS 134
 #define MCR_SEND_NAME_BYTES 28
-#define MCR_SEND_HEAD_BYTES 64
+#define MCR_SEND_HEAD_BYTES 80
 
 struct mcr_send;
 
@@ -45,7 +51,8 @@ struct mcr_send_flow {
 	uint32_t name_bytes; /* 0: the socket is connected or bound to its destination */
 	uint32_t head_bytes; /* 0: the kernel makes the headers */
 	uint8_t name[MCR_SEND_NAME_BYTES]; /* struct sockaddr_in or sockaddr_in6 */
-	/* Ethernet, IP and UDP header, with the sum of the pseudo header as UDP checksum. */
+	/* struct virtio_net_hdr, Ethernet, IP and UDP header, with the sum of the pseudo header as
+	 * UDP checksum. */
 	uint8_t head[MCR_SEND_HEAD_BYTES];
 };
 

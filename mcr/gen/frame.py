@@ -1,4 +1,4 @@
-"""Headers for sending below the IP stack: Ethernet, IP and UDP, ready for a checksum over the payload."""
+"""Headers for sending below the IP stack, ready for a checksum over the payload."""
 
 import struct
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ ETHERNET_BYTES = 14
 UDP_BYTES = 8
 PROTOCOL_UDP = 17
 DO_NOT_FRAGMENT = 0x4000
+VIRTIO_NET_HDR = "=BBHHHH"  # linux/virtio_net.h: flags, gso_type, hdr_len, gso_size, csum_start, csum_offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,11 @@ def group_mac(group: Address) -> bytes:
 
 def build_head(sender: Sender, group: Address, port: int, ttl: int, payload_bytes: int) -> bytes:
     """
-    Build everything in front of the payload.
+    Build everything in front of the payload, for a packet socket with PACKET_VNET_HDR.
+
+    Its ``struct virtio_net_hdr`` asks for no offload; it only says how long the headers are, so that the
+    kernel lays them into the linear part of the buffer, as a network card does.  Without it a long frame
+    has nothing but its Ethernet header there, and all who look at it pay for that.
 
     The UDP checksum field holds the folded sum of the pseudo header and the UDP header, not complemented,
     so that adding the payload's sum and complementing completes it.
@@ -55,7 +60,8 @@ def build_head(sender: Sender, group: Address, port: int, ttl: int, payload_byte
     else:
         fixed = struct.pack("!IHBB", 6 << 28, udp_bytes, PROTOCOL_UDP, ttl)
         ip, ethertype = fixed + sender.address.packed + group.packed, ETHERTYPE_IPV6
-    return group_mac(group) + sender.mac + struct.pack("!H", ethertype) + ip + udp + partial
+    head = group_mac(group) + sender.mac + struct.pack("!H", ethertype) + ip + udp + partial
+    return struct.pack(VIRTIO_NET_HDR, 0, 0, len(head), 0, 0, 0) + head
 
 
 def fold(data: bytes) -> int:

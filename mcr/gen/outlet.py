@@ -14,7 +14,7 @@ from mcr.model.endpoint import Endpoint, consecutive
 
 SEND_BUFFER_BYTES = 4 << 20
 SIOCGIFMTU = 0x8921  # linux/sockios.h
-PACKET_QDISC_BYPASS = 20  # linux/if_packet.h
+PACKET_VNET_HDR, PACKET_QDISC_BYPASS = 15, 20  # linux/if_packet.h
 SOL_PACKET = 263
 ARPHRD_ETHER = 1
 
@@ -119,6 +119,7 @@ def _open_ethernet(options: SendOptions, stack: ExitStack) -> Outlet:
         sock = stack.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
         sock.bind((to.interface, 0))
         sock.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
+        sock.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
         sockets.ask_for_buffer(sock, sockets.SO_SNDBUFFORCE, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         mtu = _interface_mtu(sock, to.interface)
         # The kernel picks the source address, and the port stays ours while this socket is open.

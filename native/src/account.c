@@ -1,6 +1,9 @@
 /* Account for numbered datagrams: which came, how often, in which order and how late. */
 #include "generated.h"
 #include "measure.h"
+#include "pattern.h"
+
+#include <stdbool.h>
 
 #define SUB_BUCKET_BITS 6
 #define SUB_BUCKETS (1u << SUB_BUCKET_BITS)
@@ -101,14 +104,17 @@ static bool is_ours(const uint8_t *bytes, uint32_t length)
 	return magic == htobe32(MCR_GENERATED_MAGIC);
 }
 
-static bool is_whole(const struct mcr_generated *header, const uint8_t *bytes, uint32_t length)
+static bool is_whole(const struct mcr_measure *measure, const struct mcr_generated *header,
+		     const uint8_t *bytes, uint32_t length)
 {
+	uint64_t sequence = be64toh(header->sequence);
+	uint32_t number = mcr_pattern__number(be16toh(header->flow), sequence);
+
 	return header->version == MCR_GENERATED_VERSION &&
 	       be32toh(header->check) == mcr_check__header(header) &&
-	       be32toh(header->bytes) == length && be64toh(header->sequence) != UINT64_MAX &&
-	       mcr_pattern__matches(bytes + sizeof(*header), length - sizeof(*header),
-				    mcr_pattern__seed(be16toh(header->flow),
-						      be64toh(header->sequence)));
+	       be32toh(header->bytes) == length && sequence != UINT64_MAX &&
+	       !memcmp(bytes + sizeof(*header), mcr_pattern__in(measure->patterns, number),
+		       length - sizeof(*header));
 }
 
 static void take_received(struct mcr_measure *measure, uint32_t index,
@@ -144,7 +150,7 @@ void mcr_measure__take(struct mcr_measure *measure, const uint8_t *bytes, uint32
 		return;
 	}
 	memcpy(&header, bytes, sizeof(header));
-	if (!is_whole(&header, bytes, length)) {
+	if (!is_whole(measure, &header, bytes, length)) {
 		measure->tally.corrupted++;
 		return;
 	}

@@ -1,8 +1,11 @@
 /* Make traffic: paced bursts of numbered datagrams, the flows interleaved one by one. */
+#include "checksum.h"
 #include "generated.h"
+#include "pattern.h"
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -16,9 +19,7 @@
 /* A queue that stays full for 200 x 50 us is not going to empty for this datagram. */
 #define PATIENCE 200
 #define PRESSURE_SLEEP_NS 50000ull
-/* Datagrams begin this far into their slot, so that their headers fit in front and the pattern is
- * aligned. */
-#define HEAD_ROOM MCR_SEND_HEAD_BYTES
+#define HEADER_BYTES MCR_GENERATED_HEADER_BYTES
 
 static_assert(sizeof(struct sockaddr_in6) == MCR_SEND_NAME_BYTES,
 	      "a name holds either address family");
@@ -32,15 +33,18 @@ struct mcr_send {
 	struct mcr_send_plan plan;
 	struct mcr_send_tally tally;
 	struct flow *flows;
-	uint32_t turn;	     /* flow of the next message */
-	uint32_t open_flows; /* with something left to send */
-	uint64_t scheduled;  /* datagrams handed to the kernel, taken or not */
-	uint64_t start_ns;   /* CLOCK_MONOTONIC */
-	uint64_t slot_bytes;
-	uint8_t *slots;
+	uint8_t *patterns;
+	uint32_t pattern_bytes;
+	uint64_t pattern_sums[MCR_PATTERNS]; /* ones' complement */
+	uint32_t turn;			     /* flow of the next message */
+	uint32_t open_flows;		     /* with something left to send */
+	uint64_t scheduled;		     /* datagrams handed to the kernel, taken or not */
+	uint64_t start_ns;		     /* CLOCK_MONOTONIC */
+	uint32_t slot_bytes;
+	uint8_t *slots;	       /* of each message: its head, and the headers of its datagrams */
+	struct iovec *vectors; /* of each message: header and pattern of each datagram */
 	uint32_t datagrams[BURST];
 	struct mmsghdr messages[BURST];
-	struct iovec vectors[BURST];
 };
 
 static uint64_t clock_ns(clockid_t clock)
@@ -59,8 +63,8 @@ static void sleep_ns(uint64_t ns)
 	clock_nanosleep(CLOCK_MONOTONIC, 0, &time, NULL);
 }
 
-void mcr_generated__write(uint8_t *at, uint32_t bytes, uint16_t flow, uint64_t sequence,
-			  uint64_t total, uint64_t sent_ns)
+static void write_header(uint8_t *at, uint32_t bytes, uint16_t flow, uint64_t sequence,
+			 uint64_t total, uint64_t sent_ns)
 {
 	struct mcr_generated header = {
 		.magic = htobe32(MCR_GENERATED_MAGIC),
@@ -74,8 +78,14 @@ void mcr_generated__write(uint8_t *at, uint32_t bytes, uint16_t flow, uint64_t s
 
 	header.check = htobe32(mcr_check__header(&header));
 	memcpy(at, &header, sizeof(header));
-	mcr_pattern__fill(at + sizeof(header), bytes - sizeof(header),
-			  mcr_pattern__seed(flow, sequence));
+}
+
+void mcr_generated__write(uint8_t *at, uint32_t bytes, uint16_t flow, uint64_t sequence,
+			  uint64_t total, uint64_t sent_ns)
+{
+	write_header(at, bytes, flow, sequence, total, sent_ns);
+	mcr_pattern__write(at + HEADER_BYTES, bytes - HEADER_BYTES,
+			   mcr_pattern__number(flow, sequence));
 }
 
 static bool plan_is_sound(const struct mcr_send_plan *plan, const struct mcr_send_flow *flows)
@@ -85,9 +95,27 @@ static bool plan_is_sound(const struct mcr_send_plan *plan, const struct mcr_sen
 	    (uint64_t)plan->payload_bytes * plan->segments > MCR_GENERATED_MAX_BYTES)
 		return false;
 	for (uint32_t i = 0; i < plan->flows; i++)
-		if (flows[i].name_bytes > MCR_SEND_NAME_BYTES || flows[i].head_bytes > HEAD_ROOM ||
+		if (flows[i].name_bytes > MCR_SEND_NAME_BYTES ||
+		    flows[i].head_bytes > MCR_SEND_HEAD_BYTES ||
 		    (flows[i].head_bytes && plan->segments > 1))
 			return false;
+	return true;
+}
+
+static bool allocate_send(struct mcr_send *send)
+{
+	const struct mcr_send_plan *plan = &send->plan;
+
+	send->slot_bytes = MCR_SEND_HEAD_BYTES + HEADER_BYTES * plan->segments;
+	send->slots = calloc(BURST, send->slot_bytes);
+	send->vectors = calloc((size_t)BURST * plan->segments, 2 * sizeof(*send->vectors));
+	send->flows = calloc(plan->flows, sizeof(*send->flows));
+	send->patterns = mcr_patterns__new(send->pattern_bytes);
+	if (!send->slots || !send->vectors || !send->flows || !send->patterns)
+		return false;
+	for (uint32_t i = 0; i < MCR_PATTERNS; i++)
+		send->pattern_sums[i] = mcr_checksum__add(0, mcr_pattern__in(send->patterns, i),
+							  send->pattern_bytes);
 	return true;
 }
 
@@ -103,12 +131,8 @@ struct mcr_send *mcr_send__new(const struct mcr_send_plan *plan, const struct mc
 	if (!send)
 		return NULL;
 	send->plan = *plan;
-	/* Whole cache lines, an odd number of them, so that the slots do not share cache sets. */
-	send->slot_bytes =
-		((HEAD_ROOM + (uint64_t)plan->payload_bytes * plan->segments + 63) / 64 | 1) * 64;
-	send->slots = aligned_alloc(64, BURST * send->slot_bytes);
-	send->flows = calloc(plan->flows, sizeof(*send->flows));
-	if (!send->slots || !send->flows) {
+	send->pattern_bytes = plan->payload_bytes - HEADER_BYTES;
+	if (!allocate_send(send)) {
 		mcr_send__free(send);
 		errno = ENOMEM;
 		return NULL;
@@ -125,61 +149,57 @@ void mcr_send__free(struct mcr_send *send)
 {
 	if (!send)
 		return;
+	free(send->patterns);
 	free(send->slots);
+	free(send->vectors);
 	free(send->flows);
 	free(send);
 }
 
 /* ---- one message ---- */
 
-/* Fold the ones' complement sum of the payload into the pseudo header's that the head carries (RFC
- * 768). */
-static void finish_checksum(uint8_t *head, uint32_t head_bytes, const uint8_t *payload,
-			    uint32_t bytes)
+/* Fold what follows into the sum of the pseudo header that the head carries (RFC 768). */
+static void finish_checksum(uint8_t *field, const uint8_t *header, uint64_t pattern_sum)
 {
-	uint8_t *field = head + head_bytes - 2;
-	uint64_t sum = 0;
 	uint16_t half;
-	uint32_t i;
+	uint32_t sum;
 
-	for (i = 0; i + 4 <= bytes; i += 4) {
-		uint32_t word;
-
-		memcpy(&word, payload + i, 4);
-		sum += word;
-	}
-	for (; i < bytes; i++)
-		sum += htole16((uint16_t)(payload[i] << 8 * (i & 1)));
 	memcpy(&half, field, 2);
-	sum += half;
-	while (sum >> 16)
-		sum = (sum & 0xFFFF) + (sum >> 16);
-	half = ~sum;
+	sum = mcr_checksum__fold(mcr_checksum__add(pattern_sum + half, header, HEADER_BYTES));
 	/* Zero means "no checksum". */
-	half = half ? half : 0xFFFF;
+	half = sum == 0xFFFF ? 0xFFFF : (uint16_t)~sum;
 	memcpy(field, &half, 2);
 }
 
 static void write_message(struct mcr_send *send, uint32_t index, struct flow *flow,
 			  uint32_t datagrams, uint64_t sent_ns)
 {
-	uint8_t *payload = send->slots + index * send->slot_bytes + HEAD_ROOM;
-	uint32_t bytes = send->plan.payload_bytes, head_bytes = flow->plan.head_bytes;
+	uint8_t *headers = send->slots + (size_t)index * send->slot_bytes + MCR_SEND_HEAD_BYTES;
+	struct iovec *vectors = send->vectors + (size_t)index * 2 * send->plan.segments;
+	uint16_t flow_number = (uint16_t)(flow - send->flows);
+	uint32_t head_bytes = flow->plan.head_bytes, number = 0;
 
-	for (uint32_t i = 0; i < datagrams; i++)
-		mcr_generated__write(payload + (size_t)i * bytes, bytes, flow - send->flows,
-				     flow->next + i, flow->plan.total, sent_ns);
-	if (head_bytes) {
-		memcpy(payload - head_bytes, flow->plan.head, head_bytes);
-		finish_checksum(payload - head_bytes, head_bytes, payload, bytes);
+	for (uint32_t i = 0; i < datagrams; i++) {
+		uint8_t *header = headers + (size_t)i * HEADER_BYTES;
+
+		number = mcr_pattern__number(flow_number, flow->next);
+		write_header(header, send->plan.payload_bytes, flow_number, flow->next++,
+			     flow->plan.total, sent_ns);
+		vectors[2 * i] = (struct iovec){ header, HEADER_BYTES };
+		vectors[2 * i + 1] = (struct iovec){ mcr_pattern__in(send->patterns, number),
+						     send->pattern_bytes };
 	}
-	send->vectors[index] =
-		(struct iovec){ payload - head_bytes, head_bytes + (size_t)datagrams * bytes };
+	/* Then it is the only one of its message. */
+	if (head_bytes) {
+		memcpy(headers - head_bytes, flow->plan.head, head_bytes);
+		finish_checksum(headers - 2, headers, send->pattern_sums[number]);
+		vectors[0] = (struct iovec){ headers - head_bytes, head_bytes + HEADER_BYTES };
+	}
 	send->messages[index].msg_hdr = (struct msghdr){
 		.msg_name = flow->plan.name_bytes ? flow->plan.name : NULL,
 		.msg_namelen = flow->plan.name_bytes,
-		.msg_iov = &send->vectors[index],
-		.msg_iovlen = 1,
+		.msg_iov = vectors,
+		.msg_iovlen = 2 * datagrams,
 	};
 	send->datagrams[index] = datagrams;
 }
@@ -213,7 +233,6 @@ static uint32_t write_burst(struct mcr_send *send, uint64_t messages)
 		uint32_t datagrams = left < send->plan.segments ? left : send->plan.segments;
 
 		write_message(send, index, flow, datagrams, sent_ns);
-		flow->next += datagrams;
 		send->scheduled += datagrams;
 		send->open_flows -= !is_open(flow);
 	}

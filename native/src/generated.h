@@ -5,12 +5,11 @@
 
 #include <assert.h>
 #include <endian.h>
-#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 
 #define MCR_GENERATED_MAGIC 0x6D637267u
-#define MCR_GENERATED_VERSION 1
+#define MCR_GENERATED_VERSION 2
 #define MCR_GENERATED_STEP 0x9E3779B97F4A7C15ull
 
 struct mcr_generated {
@@ -48,45 +47,4 @@ static inline uint32_t mcr_check__header(const struct mcr_generated *header)
 	for (int i = 0; i < 4; i++)
 		hash = mcr_check__mix(hash, be64toh(words[i]));
 	return (uint32_t)mcr_check__mix(hash, be32toh(header->bytes));
-}
-
-static inline uint64_t mcr_pattern__seed(uint16_t flow, uint64_t sequence)
-{
-	return mcr_check__mix(flow, sequence);
-}
-
-/* memcpy() of words keeps both loops free of alignment rules; gcc turns them into vector code. */
-static inline void mcr_pattern__fill(uint8_t *at, uint32_t bytes, uint64_t seed)
-{
-	uint32_t words = bytes / 8;
-
-	for (uint32_t i = 0; i < words; i++) {
-		uint64_t word = htole64(seed + i * MCR_GENERATED_STEP);
-
-		memcpy(at + 8 * i, &word, 8);
-	}
-	if (bytes % 8) {
-		uint64_t word = htole64(seed + words * MCR_GENERATED_STEP);
-
-		memcpy(at + 8 * words, &word, bytes % 8);
-	}
-}
-
-static inline bool mcr_pattern__matches(const uint8_t *at, uint32_t bytes, uint64_t seed)
-{
-	uint32_t words = bytes / 8;
-	uint64_t wrong = 0;
-
-	for (uint32_t i = 0; i < words; i++) {
-		uint64_t word;
-
-		memcpy(&word, at + 8 * i, 8);
-		wrong |= le64toh(word) ^ (seed + i * MCR_GENERATED_STEP);
-	}
-	if (bytes % 8) {
-		uint64_t word = htole64(seed + words * MCR_GENERATED_STEP);
-
-		wrong |= memcmp(at + 8 * words, &word, bytes % 8) != 0;
-	}
-	return !wrong;
 }

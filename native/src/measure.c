@@ -1,6 +1,8 @@
 /* Receive numbered datagrams from a socket, and tell where each was sent to and when it came. */
 #include "measure.h"
 
+#include "pattern.h"
+
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
@@ -14,6 +16,8 @@
 /* A merged message holds up to 64 KiB.  The odd rest keeps the buffers' beginnings in different
  * cache sets. */
 #define BUFFER_BYTES (65536 + 17 * 64)
+/* What one call brings should still be in a core's cache when it is looked at. */
+#define CALL_BYTES (128u << 10)
 /* Above this rate it waits on purpose before it looks again.  A receiver that is woken for every
  * datagram takes the CPU away from what it measures; arrival times come from the kernel, so waiting
  * does not show in them. */
@@ -50,8 +54,9 @@ static bool allocate(struct mcr_measure *measure, const uint8_t *sources)
 	measure->sources = calloc(plan->sources + 1, 16);
 	measure->buffers = malloc((size_t)BATCH * BUFFER_BYTES);
 	measure->controls = calloc(BATCH, CONTROL_BYTES);
+	measure->patterns = mcr_patterns__new(LONGEST_PATTERN);
 	if (!measure->flows || !measure->windows || !measure->sources || !measure->buffers ||
-	    !measure->controls)
+	    !measure->controls || !measure->patterns)
 		return false;
 	if (plan->sources)
 		memcpy(measure->sources, sources, 16 * (size_t)plan->sources);
@@ -89,6 +94,7 @@ void mcr_measure__free(struct mcr_measure *measure)
 	free(measure->sources);
 	free(measure->buffers);
 	free(measure->controls);
+	free(measure->patterns);
 	free(measure);
 }
 
@@ -179,11 +185,19 @@ static void take_message(struct mcr_measure *measure, uint32_t index, uint64_t n
 	} while (length);
 }
 
-static int take_batch(struct mcr_measure *measure, int fd)
+/* As many messages as fit CALL_BYTES if they are as long as the last. */
+static uint32_t messages_per_call(const struct mcr_measure *measure)
+{
+	uint32_t fitting = CALL_BYTES / (measure->messages[0].msg_len | 1);
+
+	return fitting < BATCH ? fitting : BATCH;
+}
+
+static int take_batch(struct mcr_measure *measure, int fd, uint32_t wanted)
 {
 	int count;
 
-	for (uint32_t i = 0; i < BATCH; i++) {
+	for (uint32_t i = 0; i < wanted; i++) {
 		measure->vectors[i] =
 			(struct iovec){ measure->buffers + (size_t)i * BUFFER_BYTES, BUFFER_BYTES };
 		measure->messages[i].msg_hdr = (struct msghdr){
@@ -195,7 +209,7 @@ static int take_batch(struct mcr_measure *measure, int fd)
 			.msg_controllen = CONTROL_BYTES,
 		};
 	}
-	count = recvmmsg(fd, measure->messages, BATCH, MSG_WAITFORONE, NULL);
+	count = recvmmsg(fd, measure->messages, wanted, MSG_WAITFORONE, NULL);
 	if (count < 0)
 		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
 	for (int i = 0; i < count; i++)
@@ -222,7 +236,8 @@ int mcr_measure__receive(struct mcr_measure *measure, int fd, uint64_t slice_ns)
 	const struct timespec nap = { .tv_nsec = NAP_NS };
 
 	while (now < until) {
-		int count = take_batch(measure, fd);
+		uint32_t wanted = messages_per_call(measure);
+		int count = take_batch(measure, fd, wanted);
 
 		if (count < 0)
 			return count;
@@ -230,7 +245,7 @@ int mcr_measure__receive(struct mcr_measure *measure, int fd, uint64_t slice_ns)
 			return 1;
 		now = clock_ns(CLOCK_MONOTONIC);
 		judge_rate(measure, now);
-		if (measure->is_busy && count < BATCH)
+		if (measure->is_busy && count < (int)wanted)
 			clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
 	}
 	return 0;

@@ -10,6 +10,7 @@
 #define BATCH 32
 #define CONTROL_BYTES 256
 #define WINDOW_WORDS (MCR_MEASURE_WINDOW / 64)
+#define LONGEST_PATTERN (MCR_GENERATED_MAX_BYTES - MCR_GENERATED_HEADER_BYTES)
 
 struct mcr_measure {
 	struct mcr_measure_plan plan;
@@ -17,6 +18,7 @@ struct mcr_measure {
 	struct mcr_measure_flow *flows;
 	uint64_t *windows; /* per flow, bit n % MCR_MEASURE_WINDOW: sequence number n was seen */
 	uint8_t (*sources)[16];
+	uint8_t *patterns; /* of LONGEST_PATTERN */
 	uint64_t rate_since_ns;
 	uint64_t rate_from; /* datagrams seen at rate_since_ns */
 	bool is_busy;

@@ -1,8 +1,9 @@
+import struct
 from ipaddress import IPv6Address, ip_address
 
 import pytest
 
-from mcr.gen.frame import ETHERNET_BYTES, Sender, build_head, fold, group_mac
+from mcr.gen.frame import ETHERNET_BYTES, VIRTIO_NET_HDR, Sender, build_head, fold, group_mac
 from mcr.gen.sockets import mapped, sockaddr
 
 SENDER_V4 = Sender(b"\x02\0\0\0\0\x01", ip_address("10.9.0.1"), 40000)
@@ -21,8 +22,20 @@ def test_a_group_has_the_mac_address_of_the_rfc(group: str, mac: str) -> None:
     assert group_mac(ip_address(group)).hex(":") == mac
 
 
-def test_an_ipv4_head_is_what_the_kernel_expects() -> None:
+def test_in_front_of_the_head_stands_how_long_it_is() -> None:
     head = build_head(SENDER_V4, ip_address("239.1.1.1"), 5001, 7, 1000)
+    offload_bytes = struct.calcsize(VIRTIO_NET_HDR)
+
+    assert struct.unpack_from(VIRTIO_NET_HDR, head) == (0, 0, len(head) - offload_bytes, 0, 0, 0)
+
+
+def frame_head(sender: Sender, group: str) -> bytes:
+    """Give the headers that are on the wire."""
+    return build_head(sender, ip_address(group), 5001, 7, 1000)[struct.calcsize(VIRTIO_NET_HDR) :]
+
+
+def test_an_ipv4_head_is_what_the_kernel_expects() -> None:
+    head = frame_head(SENDER_V4, "239.1.1.1")
     ip = head[ETHERNET_BYTES : ETHERNET_BYTES + 20]
 
     assert len(head) == 14 + 20 + 8
@@ -36,7 +49,7 @@ def test_an_ipv4_head_is_what_the_kernel_expects() -> None:
 
 
 def test_an_ipv6_head_is_what_the_kernel_expects() -> None:
-    head = build_head(SENDER_V6, ip_address("ff35::8000:1"), 5001, 7, 1000)
+    head = frame_head(SENDER_V6, "ff35::8000:1")
 
     assert len(head) == 14 + 40 + 8
     assert head[12:14] == b"\x86\xdd"

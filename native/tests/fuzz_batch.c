@@ -127,7 +127,7 @@ static void expect_batch(void)
 static void check_batch(const bool was_read[RINGS])
 {
 	expected__check(&expected, relay->shared);
-	must(!relay->arena.used && !relay->stamp_count && !relay->transmit.dirty_count);
+	must(!relay->arena.used && !relay->stamps.count && !relay->transmit.dirty_count);
 	must(!relay->transmit.tracer.pending_count);
 	for (uint32_t i = 0; i < LANES_OF_A_BATCH; i++) {
 		const struct mcr_lane *lane = &relay->transmit.lanes[relay->transmit.dirty[i]];

@@ -129,16 +129,16 @@ static void check_laws(void)
 	for (uint32_t slot = 0; slot < MCR_MAX_INTERFACES; slot++)
 		assert_int_equal(shared->interfaces[slot].received,
 				 shared->interfaces[slot].matched +
-					 sum_of(shared->interfaces[slot].ignored,
-						MCR_IGNORED_REASONS));
+					 mcr_counters__sum(shared->interfaces[slot].ignored,
+							   MCR_IGNORED_REASONS));
 	for (uint32_t i = 0; i < share.header.rules; i++)
 		for (uint32_t n = 0; n < share.rules[i].outputs; n++) {
 			const struct mcr_output_counters *counters =
 				&shared->outputs[share.outputs[share.rules[i].first_output + n].slot];
 
 			assert_int_equal(shared->rules[share.rules[i].slot].matched,
-					 counters->sent +
-						 sum_of(counters->not_sent, MCR_NOT_SENT_REASONS));
+					 counters->sent + mcr_counters__sum(counters->not_sent,
+									    MCR_NOT_SENT_REASONS));
 		}
 }
 
@@ -388,27 +388,6 @@ static void a_relay_that_gathers_answers_control_soon(void **state)
 	close(control[1]);
 }
 
-static void gathering_follows_the_rate_of_the_last_two_windows(void **state)
-{
-	struct pace pace = { .window_start_ns = 1, .gather_ns = 100000 };
-
-	(void)state;
-	measure(&pace, 40, 1 + RATE_WINDOW_NS - 1);
-	assert_false(pace.gathering);
-	measure(&pace, 0, 1 + RATE_WINDOW_NS);
-	assert_false(pace.gathering); /* 40 in 2 ms, but only once */
-	measure(&pace, 40, 1 + 2 * RATE_WINDOW_NS);
-	assert_true(pace.gathering);
-	measure(&pace, 39, 1 + 3 * RATE_WINDOW_NS);
-	assert_false(pace.gathering);
-	measure(&pace, 40, 1 + 4 * RATE_WINDOW_NS);
-	assert_false(pace.gathering);
-	measure(&pace, 40, 1 + 5 * RATE_WINDOW_NS);
-	assert_true(pace.gathering);
-	measure(&pace, 1000000, 1 + 5 * RATE_WINDOW_NS + 60 * NS_PER_S);
-	assert_false(pace.gathering);
-}
-
 /* A worker that never sleeps must leave the reader of the counters time to copy them. */
 static void a_look_that_finds_nothing_is_no_batch(void **state)
 {
@@ -575,7 +554,7 @@ static void every_interface_of_the_header_is_read(void **state)
 
 static uint64_t sum_of_latencies(uint32_t rule)
 {
-	return sum_of(relay->shared->latencies[rule].buckets, MCR_RULE_LATENCY_BUCKETS);
+	return mcr_counters__sum(relay->shared->latencies[rule].buckets, MCR_RULE_LATENCY_BUCKETS);
 }
 
 static uint64_t realtime_ns(void)
@@ -921,7 +900,6 @@ int main(void)
 		RELAY_TEST(descriptors_are_closed_on_failure_too),
 		RELAY_TEST(heartbeats_tell_generation_and_digest),
 		RELAY_TEST(a_relay_that_gathers_answers_control_soon),
-		RELAY_TEST(gathering_follows_the_rate_of_the_last_two_windows),
 		RELAY_TEST(a_look_that_finds_nothing_is_no_batch),
 		RELAY_TEST(a_datagram_that_comes_again_and_again_with_a_ttl_of_1_is_found),
 		RELAY_TEST(a_broken_loop_is_guarded_for_a_while_and_told_once),

@@ -89,19 +89,24 @@ TARGETS = (
 
 def parts_of(profile: Profile, packets: int) -> dict[str, float]:
     """Give instructions per packet that the plain variant spends on what is always there."""
-    latency = statements((SOURCES / "relay.c").read_text("utf-8"), r"relay->stamps\[")
+    latency = statements((SOURCES / "relay.c").read_text("utf-8"), r"mcr_stamps__note\(")
     trace = {
         file: statements((SOURCES / file).read_text("utf-8"), r"\btracer\b|mcr_tracer__|\btrace\(")
         for file in ("relay.c", "transmit.c")
     }
-    header = range(len((SOURCES / "trace.h").read_text("utf-8").splitlines()) + 1)
     counted = {
-        "latency": profile.function("measure_latency")
-        + profile.lines("relay.c", latency, outside="measure_latency"),
-        "trace": profile.lines("trace.h", header)
+        "latency": profile.function("mcr_stamps__measure")
+        + _header(profile, "latency.h")
+        + profile.lines("relay.c", latency),
+        "trace": _header(profile, "trace.h")
         + sum(profile.lines(file, numbers) for file, numbers in trace.items()),
     }
     return {name: count / packets for name, count in counted.items()}
+
+
+def _header(profile: Profile, file: str) -> int:
+    """Give the instructions of a header's inline functions."""
+    return profile.lines(file, range(len((SOURCES / file).read_text("utf-8").splitlines()) + 1))
 
 
 def document_of(

@@ -159,9 +159,9 @@ def test_one_size_that_misses_a_target_misses_it() -> None:
 
 def test_the_sources_have_the_lines_that_parts_are_counted_by() -> None:
     relay = (SOURCES / "relay.c").read_text("utf-8")
-    stamp = min(statements(relay, r"relay->stamps\["))
+    stamp = min(statements(relay, r"mcr_stamps__note\("))
     own = {Place("relay_batch", "relay.c", stamp): 3, Place("relay_batch", "trace.h", 29): 2}
-    profile = Profile(10, own, {"measure_latency": 4})
+    profile = Profile(10, own, {"mcr_stamps__measure": 4})
 
     assert parts_of(profile, 1) == {"latency": 7, "trace": 2}
 

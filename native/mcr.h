@@ -19,6 +19,7 @@
 #define MCR_RULE_LATENCY_BUCKETS 64
 #define MCR_TRACE_ENTRIES 4096
 #define MCR_UNMATCHED_ENTRIES 256
+#define MCR_MAX_WORKERS 256
 #define MCR_MAX_BATCH 512
 
 /* Why a received datagram was not relayed. */
@@ -279,6 +280,10 @@ uint64_t mcr_relay__digest(const struct mcr_relay *relay);
 uint64_t mcr_relay__generation(const struct mcr_relay *relay);
 /* The bucket of struct mcr_latency for a time. */
 uint32_t mcr_relay__latency_bucket(uint64_t elapsed_ns);
+/* Which one of how many workers of the daemon this is, at most MCR_MAX_WORKERS: what several of
+ * them send as one source to one destination they number differently.  Before outputs are attached.
+ */
+int mcr_relay__set_number(struct mcr_relay *relay, uint32_t worker, uint32_t workers);
 /* How long to let a batch gather at high rates (0: not at all), whether to never sleep, and how
  * many frames of one ring to send together: 1 to MCR_MAX_BATCH, which it is to begin with. */
 void mcr_relay__set_pace(struct mcr_relay *relay, uint32_t coalesce_us, int busy_poll,

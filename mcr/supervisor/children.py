@@ -73,7 +73,14 @@ class Children:
         self._tasks.create_task(self._await_end(worker, process))
         try:
             wishes = self._state.wishes
-            hello = wire.Hello(worker.number, worker.cpu, wishes.coalesce_us, wishes.busy_poll, wishes.batch)
+            hello = wire.Hello(
+                worker.number,
+                len(self._state.workers),
+                worker.cpu,
+                wishes.coalesce_us,
+                wishes.busy_poll,
+                wishes.batch,
+            )
             await process.send(hello, [worker.counters.fileno()])
         except PeerError as error:
             self._kill(worker, str(error))

@@ -28,10 +28,11 @@ ADDRESS_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Number, CPU and pace of the worker; ``cpu`` is -1 for no pinning."""
+    """Which one of how many workers, its CPU and its pace; ``cpu`` is -1 for no pinning."""
 
     kind: ClassVar[str] = "hello"
     worker: int
+    workers: int
     cpu: int
     coalesce_us: int
     busy_poll: bool

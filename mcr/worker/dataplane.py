@@ -31,6 +31,10 @@ class Dataplane:
         if self._relay == ffi.NULL:
             raise KernelError("map", "shared counters", ffi.errno)
 
+    def set_number(self, worker: int, workers: int) -> None:
+        """Say which one of how many workers this is."""
+        _check("be worker", f"{worker} of {workers}", lib.mcr_relay__set_number(self._relay, worker, workers))
+
     def set_pace(self, coalesce_us: int, *, busy_poll: bool, batch: int) -> None:
         """Say how long to let a batch gather at high rates, whether to never sleep, and the largest batch."""
         lib.mcr_relay__set_pace(self._relay, coalesce_us, busy_poll, batch)

@@ -60,6 +60,7 @@ def _serve(channel: Channel) -> None:
     prctl.set_name(f"mcr-worker-{hello.worker}")
     prctl.set_timerslack(_TIMER_SLACK_NS)
     dataplane = Dataplane(descriptors[0])
+    dataplane.set_number(hello.worker, hello.workers)
     dataplane.set_pace(hello.coalesce_us, busy_poll=hello.busy_poll, batch=hello.batch)
     status = confine.StatusFile()
     confine.give_up(WORKER)

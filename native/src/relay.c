@@ -402,6 +402,14 @@ int mcr_relay__install(struct mcr_relay *relay, int share_fd, uint64_t bytes)
 	return 0;
 }
 
+int mcr_relay__set_number(struct mcr_relay *relay, uint32_t worker, uint32_t workers)
+{
+	if (workers > MCR_MAX_WORKERS || worker >= workers)
+		return -EINVAL;
+	mcr_transmit__set_number(&relay->transmit, worker, workers);
+	return 0;
+}
+
 void mcr_relay__set_pace(struct mcr_relay *relay, uint32_t coalesce_us, int busy_poll,
 			 uint32_t batch)
 {

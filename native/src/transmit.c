@@ -17,6 +17,7 @@
 int mcr_transmit__init(struct mcr_transmit *transmit, struct mcr_shared *shared)
 {
 	transmit->tracer.shared = &shared->trace;
+	mcr_transmit__set_number(transmit, 0, 1);
 	transmit->senders = calloc(MCR_MAX_OUTPUTS, sizeof(struct mcr_sender));
 	/* A lane takes memory only once it is used. */
 	transmit->lanes = calloc(MCR_LANES, sizeof(struct mcr_lane));
@@ -37,15 +38,23 @@ void mcr_transmit__free(struct mcr_transmit *transmit)
 	free(transmit->dirty);
 }
 
-static void start_identifications(struct mcr_sender *sender)
+void mcr_transmit__set_number(struct mcr_transmit *transmit, uint32_t worker, uint32_t workers)
 {
-	uint16_t random[2] = { 0 };
+	transmit->ip_id_remainder = (uint16_t)worker;
+	transmit->ip_id_step = 1;
+	while (transmit->ip_id_step < workers)
+		transmit->ip_id_step *= 2;
+}
 
-	/* Before the kernel has randomness there are no two workers yet that could meet. */
-	if (getrandom(random, sizeof(random), GRND_NONBLOCK) < 0)
-		memset(random, 0, sizeof(random));
-	sender->ip_id = random[0];
-	sender->ip_id_step = random[1] | 1;
+/* Anywhere: a predecessor may have left fragments at a receiver that waits for the rest of them. */
+static void start_identifications(const struct mcr_transmit *transmit, struct mcr_sender *sender)
+{
+	uint16_t random;
+
+	if (getrandom(&random, sizeof(random), GRND_NONBLOCK) < 0)
+		random = 0;
+	sender->ip_id_step = transmit->ip_id_step;
+	sender->ip_id = (uint16_t)(random * sender->ip_id_step + transmit->ip_id_remainder);
 }
 
 void mcr_transmit__attach(struct mcr_transmit *transmit, uint32_t slot, int fd, int ip_version)
@@ -54,7 +63,7 @@ void mcr_transmit__attach(struct mcr_transmit *transmit, uint32_t slot, int fd, 
 
 	if (sender->fd >= 0)
 		close(sender->fd);
-	start_identifications(sender);
+	start_identifications(transmit, sender);
 	sender->fd = fd;
 	sender->ipv6 = ip_version == 6;
 	sender->segment_bytes_limit = MCR_GATHER_BYTES;

@@ -43,10 +43,8 @@ struct mcr_lane {
 struct mcr_sender {
 	int fd; /* -1: none */
 	bool ipv6;
-	/* Workers that fragment for the same source and destination must not use the same
-	 * identifications at the same time: each goes its own way through all of them. */
-	uint16_t ip_id;
-	uint16_t ip_id_step;	      /* odd */
+	uint16_t ip_id; /* of the next datagram that leaves in fragments (RFC 791) */
+	uint16_t ip_id_step;
 	uint32_t segment_bytes_limit; /* longer ones did not fit the path in one segment */
 	uint64_t longer_at_ns;	      /* when they are tried again */
 	uint64_t retry_at_ns;
@@ -62,11 +60,16 @@ struct mcr_transmit {
 	uint32_t *dirty;	    /* lanes with payloads */
 	uint32_t dirty_count;
 	uint64_t now_ns;
+	/* Workers may fragment for the same source and destination at the same time: each has the
+	 * identifications with its own remainder. */
+	uint16_t ip_id_remainder;
+	uint16_t ip_id_step; /* a power of two, so that they go round without overlap */
 	struct mcr_tracer tracer;
 };
 
 int mcr_transmit__init(struct mcr_transmit *transmit, struct mcr_shared *shared);
 void mcr_transmit__free(struct mcr_transmit *transmit);
+void mcr_transmit__set_number(struct mcr_transmit *transmit, uint32_t worker, uint32_t workers);
 void mcr_transmit__attach(struct mcr_transmit *transmit, uint32_t slot, int fd, int ip_version);
 /* Gather a datagram, in pieces of segment_bytes unless that is 0, for one output of the table in
  * use.  The payload must stay where it is until the flush. */

@@ -48,13 +48,9 @@ class Profile:
         """
         return self.inclusive[name]
 
-    def lines(self, file: str, numbers: Collection[int], *, outside: str = "") -> int:
-        """Give the instructions of lines of a file, but for those within a function."""
-        return sum(
-            count
-            for place, count in self.own.items()
-            if place.file == file and place.line in numbers and place.function != outside
-        )
+    def lines(self, file: str, numbers: Collection[int]) -> int:
+        """Give the instructions of lines of a file."""
+        return sum(count for place, count in self.own.items() if place.file == file and place.line in numbers)
 
     def own_by_function(self) -> dict[str, int]:
         """Give each function's instructions, without what it calls."""

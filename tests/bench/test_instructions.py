@@ -31,8 +31,8 @@ positions: line
 events: Ir
 summary: 100
 
-fl=native/tests/../src/relay.c
-fn=measure_latency
+fl=native/src/latency.c
+fn=mcr_stamps__measure
 430 20
 cfn=mcr_relay__latency_bucket
 calls=4 411
@@ -42,6 +42,7 @@ fn=mcr_relay__latency_bucket
 411 16
 
 ob=count_batch
+fl=native/tests/../src/relay.c
 fn=relay_batch
 443 30
 fi=native/src/trace.h
@@ -49,7 +50,7 @@ fi=native/src/trace.h
 fe=native/tests/../src/relay.c
 444 24
 cob=count_batch
-cfn=measure_latency
+cfn=mcr_stamps__measure
 calls=2 422
 445 36
 """
@@ -60,7 +61,7 @@ def test_instructions_belong_to_the_function_and_the_line_that_they_are_of() -> 
 
     assert profile.total == 100
     assert profile.own_by_function() == {
-        "measure_latency": 20,
+        "mcr_stamps__measure": 20,
         "mcr_relay__latency_bucket": 16,
         "relay_batch": 64,
     }
@@ -71,17 +72,17 @@ def test_instructions_belong_to_the_function_and_the_line_that_they_are_of() -> 
 def test_what_a_function_calls_is_part_of_it() -> None:
     profile = parse(PROFILE.splitlines())
 
-    assert profile.function("measure_latency") == 36
+    assert profile.function("mcr_stamps__measure") == 36
     assert profile.function("relay_batch") == 100
     with pytest.raises(LookupError):
         profile.function("inlined")
 
 
-def test_lines_are_counted_outside_of_a_function() -> None:
+def test_lines_are_counted_by_their_file() -> None:
     profile = parse(PROFILE.splitlines())
 
-    assert profile.lines("relay.c", {430, 444}) == 44
-    assert profile.lines("relay.c", {430, 444}, outside="measure_latency") == 24
+    assert profile.lines("relay.c", {430, 443, 444}) == 54
+    assert profile.lines("latency.c", {430}) == 20
     assert profile.lines("table.c", {430, 444}) == 0
 
 

@@ -76,6 +76,10 @@ def test_fragments_may_come_in_any_order(line: Line, tmp_path: Path) -> None:
     assert_conservation(stats)
 
 
+# As many as the queue of a receiver holds that has not set its length.
+AT_ONCE = 20
+
+
 def test_workers_that_fragment_for_one_source_and_group_do_not_mix_their_fragments(
     line: Line, tmp_path: Path
 ) -> None:
@@ -91,14 +95,16 @@ def test_workers_that_fragment_for_one_source_and_group_do_not_mix_their_fragmen
         Packet("10.1.0.1", group, 5001, number.to_bytes(2, "big") * 2500)
         for number, group in enumerate([first, second] * 1000)
     ]
-    frames = [frame for number, packet in enumerate(packets) for frame in fragments(packet, number)]
+    came = []
     with (
         Daemon(line.relay, tmp_path, {"workers": 2, "rules": [rule]}) as daemon,
         Inlet(line.sink, "239.2.2.2%b0:6000") as inlet,
         Tap(line.source, "a0") as tap,
     ):
-        tap.send(*frames)
-        came = [inlet.take().payload for _ in packets]
+        for begin in range(0, len(packets), AT_ONCE):
+            for number, packet in enumerate(packets[begin : begin + AT_ONCE], begin):
+                tap.send(*fragments(packet, number))
+            came += [inlet.take().payload for _ in range(AT_ONCE)]
         stats = daemon.stats()
 
     assert sorted(came) == sorted(packet.payload for packet in packets)

@@ -483,7 +483,7 @@ LIES = {
     "garbage": "end.send(b'garbage')",
     "nothing": "end.send(b'')",
     "too much": "end.send(b'x' * 70000)",
-    "another's message": "end.send(encode(Hello(0, 0, 0, False)))",
+    "another's message": "end.send(encode(Hello(0, 1, 0, 0, False, 1)))",
     "no proof": "end.send(encode(Ready({})))",
     "root's proof": "end.send(encode(Ready(expected_proof(SUPERVISOR))))",
     "a proof of another form": "end.send(encode(Ready(5)))",

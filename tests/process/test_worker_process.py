@@ -67,7 +67,9 @@ class Worker:
 
     def greet(self, counters: CounterFile, number: int = 0) -> wire.Ready:
         """Say hello; give its answer."""
-        self.channel.send(wire.Hello(number, CPU, 100, busy_poll=False, batch=512), [counters.fileno()])
+        self.channel.send(
+            wire.Hello(number, number + 1, CPU, 100, busy_poll=False, batch=512), [counters.fileno()]
+        )
         ready, descriptors = self.channel.receive()
         assert isinstance(ready, wire.Ready)
         assert descriptors == []
@@ -214,7 +216,7 @@ GARBAGE = [
     b"\xc1",
     b"\x80",
     wire.encode(wire.Ready({})),
-    wire.encode(wire.Hello(0, 0, 100, busy_poll=False, batch=512)) + b"x",
+    wire.encode(wire.Hello(0, 1, 0, 100, busy_poll=False, batch=512)) + b"x",
     b"x" * (wire.MAX_MESSAGE_BYTES + 1),
 ]
 
@@ -250,7 +252,7 @@ def test_a_message_without_its_descriptors_ends_a_worker(
 
 
 def test_hello_without_counters_ends_a_worker(worker: Worker) -> None:
-    worker.channel.send(wire.Hello(0, CPU, 100, busy_poll=False, batch=512))
+    worker.channel.send(wire.Hello(0, 1, CPU, 100, busy_poll=False, batch=512))
     status, log = worker.end_of_process()
 
     assert status == 0

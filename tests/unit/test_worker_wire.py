@@ -14,7 +14,8 @@ ADDRESSES = st.binary(min_size=16, max_size=16)
 MESSAGES: dict[str, st.SearchStrategy[wire.ToWorker | wire.FromWorker]] = {
     "hello": st.builds(
         wire.Hello,
-        st.integers(0, 63),
+        st.integers(0, 255),
+        st.integers(1, 256),
         st.integers(-1, 4095),
         st.integers(0, 10_000),
         st.booleans(),
@@ -36,7 +37,15 @@ MESSAGES: dict[str, st.SearchStrategy[wire.ToWorker | wire.FromWorker]] = {
 }
 ANY_MESSAGE = st.one_of(*MESSAGES.values())
 EXAMPLES: list[dict[str, Any]] = [
-    {"kind": "hello", "worker": 0, "cpu": 1, "coalesce_us": 100, "busy_poll": False, "batch": 512},
+    {
+        "kind": "hello",
+        "worker": 0,
+        "workers": 2,
+        "cpu": 1,
+        "coalesce_us": 100,
+        "busy_poll": False,
+        "batch": 512,
+    },
     {"kind": "ring", "slot": 0, "frame_bytes": 2048, "frames": 16},
     {"kind": "watch", "slot": 0},
     {"kind": "outputs", "slots": [0, 1], "versions": [4, 6]},

@@ -11,7 +11,7 @@ from tests.support.daemon import Daemon, ignored, rule_stats
 from tests.support.frames import Packet, fragments
 from tests.support.lab import Line
 from tests.support.laws import assert_conservation
-from tests.support.traffic import Inlet, Tap
+from tests.support.traffic import MAX_DATAGRAM_BYTES, Inlet, Tap
 
 CONFIG = {"rules": [{"name": "one", "from": "239.1.1.1%r0:5001", "to": ["239.2.2.2%r1:6000"]}]}
 LAST = Packet("10.1.0.1", "239.1.1.1", 5001, b"the last one")
@@ -76,6 +76,7 @@ def test_fragments_may_come_in_any_order(line: Line, tmp_path: Path) -> None:
     assert_conservation(stats)
 
 
+IPV4_WITHOUT_OPTIONS, UDP, MORE_FRAGMENTS = 0x45, 17, 0x2000
 # As many as the queue of a receiver holds that has not set its length.
 AT_ONCE = 20
 
@@ -96,19 +97,35 @@ def test_workers_that_fragment_for_one_source_and_group_do_not_mix_their_fragmen
         for number, group in enumerate([first, second] * 1000)
     ]
     came = []
+    remainders: tuple[set[int], set[int]] = (set(), set())  # of each worker's identifications
     with (
         Daemon(line.relay, tmp_path, {"workers": 2, "rules": [rule]}) as daemon,
         Inlet(line.sink, "239.2.2.2%b0:6000") as inlet,
         Tap(line.source, "a0") as tap,
+        Tap(line.sink, "b0") as seen,
     ):
         for begin in range(0, len(packets), AT_ONCE):
             for number, packet in enumerate(packets[begin : begin + AT_ONCE], begin):
                 tap.send(*fragments(packet, number))
             came += [inlet.take().payload for _ in range(AT_ONCE)]
+            for number, identification in first_fragments(seen, AT_ONCE):
+                remainders[number % 2].add(identification % 2)
         stats = daemon.stats()
 
     assert sorted(came) == sorted(packet.payload for packet in packets)
+    assert sorted(map(sorted, remainders)) == [[0], [1]]
     assert_conservation(stats)
+
+
+def first_fragments(seen: Tap, count: int) -> list[tuple[int, int]]:
+    """Wait for that many first fragments; give the number in the payload and the identification of each."""
+    found: list[tuple[int, int]] = []
+    while len(found) < count:
+        frame = seen.socket.recv(MAX_DATAGRAM_BYTES)
+        ip, flags_and_offset = frame[14:], int.from_bytes(frame[20:22], "big")
+        if ip[0] == IPV4_WITHOUT_OPTIONS and ip[9] == UDP and flags_and_offset == MORE_FRAGMENTS:
+            found.append((int.from_bytes(ip[28:30], "big"), int.from_bytes(ip[4:6], "big")))
+    return found
 
 
 def groups_of_two_workers() -> tuple[str, str]:

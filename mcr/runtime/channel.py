@@ -1,6 +1,5 @@
 """A SOCK_SEQPACKET channel between the supervisor and one worker: messages, with descriptors beside them."""
 
-import asyncio
 import os
 import socket
 from collections.abc import Sequence
@@ -19,11 +18,7 @@ def channel_pair() -> tuple[socket.socket, socket.socket]:
 
 
 class Channel:
-    """
-    One end of a channel; owns *end*.
-
-    A blocking end waits in `receive` and `send`; `asyncio` methods want a non-blocking one.
-    """
+    """One end of a channel; owns *end*, and waits in `receive` and `send` if that is a blocking one."""
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
@@ -80,34 +75,6 @@ class Channel:
                 os.close(descriptor)
             raise
 
-    async def send_soon(
-        self, message: wire.ToWorker | wire.FromWorker, descriptors: Sequence[int], deadline_s: float
-    ) -> None:
-        """
-        Send one message, waiting while a non-blocking channel is full.
-
-        Raises:
-            PeerError: the other end is closed, or takes nothing within the deadline.
-        """
-        try:
-            async with asyncio.timeout(deadline_s):
-                while True:
-                    try:
-                        return self.send(message, descriptors)
-                    except BlockingIOError:
-                        await self._writable()
-        except TimeoutError as error:
-            raise PeerError(f"got no room in the channel for {deadline_s} s") from error
-
-    async def _writable(self) -> None:
-        loop = asyncio.get_running_loop()
-        writable = loop.create_future()
-        loop.add_writer(self._socket, _wake, writable)
-        try:
-            await writable
-        finally:
-            loop.remove_writer(self._socket)
-
 
 def _decode(data: bytes, flags: int) -> wire.ToWorker | wire.FromWorker:
     if not data:
@@ -115,8 +82,3 @@ def _decode(data: bytes, flags: int) -> wire.ToWorker | wire.FromWorker:
     if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
         raise PeerError("got a message beyond the limits of the protocol")
     return wire.decode(data)
-
-
-def _wake(future: "asyncio.Future[None]") -> None:
-    if not future.done():
-        future.set_result(None)

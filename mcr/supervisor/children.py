@@ -95,6 +95,8 @@ class Children:
                 worker.installed = (message.generation, message.digest)
             case wire.Loop():
                 self._note_loop(worker, message)
+            case wire.Failed():
+                self._kill(worker, message.reason)
         self._changed()
 
     def _note_loop(self, worker: Worker, loop: wire.Loop) -> None:

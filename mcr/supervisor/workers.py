@@ -19,6 +19,7 @@ class WorkerProcess:
     def __init__(self, process: asyncio.subprocess.Process, channel: Channel) -> None:
         self._process = process
         self._channel = channel
+        self._room = asyncio.Event()
 
     @classmethod
     async def start(cls) -> "WorkerProcess":
@@ -48,12 +49,20 @@ class WorkerProcess:
 
     async def send(self, message: wire.ToWorker, descriptors: list[int]) -> None:
         """
-        Send one message with descriptors, which stay the caller's.
+        Send one message with descriptors, which stay the caller's; wait while the channel is full.
 
         Raises:
-            PeerError: the worker does not take it.
+            PeerError: the worker has hung up, or takes nothing for `SEND_DEADLINE_S`.
         """
-        await self._channel.send_soon(message, descriptors, SEND_DEADLINE_S)
+        try:
+            async with asyncio.timeout(SEND_DEADLINE_S):
+                while True:
+                    try:
+                        return self._channel.send(message, descriptors)
+                    except BlockingIOError:
+                        await self._writable()
+        except TimeoutError as error:
+            raise PeerError(f"got no room in the channel for {SEND_DEADLINE_S} s") from error
 
     async def send_file(self, message: wire.ToWorker, content: bytes) -> None:
         """
@@ -86,8 +95,21 @@ class WorkerProcess:
     def hang_up(self) -> None:
         """Close the channel: the worker ends when it sees that."""
         if self._channel.fileno() >= 0:
-            asyncio.get_running_loop().remove_reader(self._channel.fileno())
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._channel.fileno())
+            loop.remove_writer(self._channel.fileno())
             self._channel.close()
+            self._room.set()  # who waits for room sees that the channel is closed
+
+    async def _writable(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._room.clear()
+        loop.add_writer(self._channel.fileno(), self._room.set)
+        try:
+            await self._room.wait()
+        finally:
+            if self._channel.fileno() >= 0:
+                loop.remove_writer(self._channel.fileno())
 
     def _read(self, heard: Callable[[wire.FromWorker], None], failed: Callable[[PeerError], None]) -> None:
         try:

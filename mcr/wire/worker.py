@@ -10,6 +10,7 @@ Messages between the supervisor and a worker: one msgpack map per packet, descri
                            share    the table to install; 1: a memory file with the share
     worker -> supervisor   ready    the proof of confinement
                            loop     the guard has broken a loop
+                           failed   why it ends
                            installed  the generation and digest of the table now in use
 """
 
@@ -108,10 +109,22 @@ class Loop:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Why the worker ends, in one line for the log; nothing follows."""
+
+    kind: ClassVar[str] = "failed"
+    reason: str
+
+    def __post_init__(self) -> None:
+        if not self.reason.isprintable():
+            raise PeerError(f"got the reason {self.reason!r}, expected printable text")
+
+
 ToWorker = Hello | Ring | Watch | Outputs | ShareFile
-FromWorker = Ready | Installed | Loop
+FromWorker = Ready | Installed | Loop | Failed
 _KINDS: Mapping[str, type[ToWorker | FromWorker]] = {
-    kind.kind: kind for kind in (Hello, Ring, Watch, Outputs, ShareFile, Ready, Installed, Loop)
+    kind.kind: kind for kind in (Hello, Ring, Watch, Outputs, ShareFile, Ready, Installed, Loop, Failed)
 }
 
 
@@ -131,6 +144,7 @@ def _are_texts(value: object) -> bool:
 _FORMS: Mapping[str, Callable[[object], bool]] = {
     str(int): _is_number,
     str(bool): lambda value: isinstance(value, bool),
+    str(str): lambda value: isinstance(value, str),
     str(bytes): lambda value: isinstance(value, bytes),
     str(Sequence[int]): _are_numbers,
     str(Mapping[str, str]): _are_texts,

@@ -6,6 +6,7 @@ It gets all descriptors from the supervisor, relays until the supervisor has som
 the supervisor's end of the channel is closed.
 """
 
+import contextlib
 import os
 import resource
 import socket
@@ -15,7 +16,6 @@ import prctl
 from mcr.errors import McrError, PeerError
 from mcr.runtime import confine
 from mcr.runtime.channel import Channel
-from mcr.runtime.logs import make_logger
 from mcr.runtime.roles import WORKER
 from mcr.wire import worker as wire
 from mcr.worker.dataplane import Dataplane, allow_system_calls
@@ -27,19 +27,15 @@ _TIMER_SLACK_NS = 1
 
 def main(arguments: list[str]) -> int:
     """Serve the channel whose descriptor is the only argument; give the exit status."""
-    log = make_logger(role=WORKER.name, pid=os.getpid())
     descriptor = int(arguments[0])
     _close_all_but(descriptor)
-    try:
-        with Channel(socket.socket(fileno=descriptor)) as channel:
+    with Channel(socket.socket(fileno=descriptor)) as channel:
+        try:
             _serve(channel)
-    except PeerError as error:
-        log.info("channel ended", reason=str(error))
-        return 0
-    except McrError as error:
-        # Why it failed is in the message; where it failed in this file helps nobody.
-        log.error("worker failed", code=error.code, reason=str(error))  # noqa: TRY400
-        return 1
+        except McrError as error:
+            with contextlib.suppress(PeerError):  # the supervisor has hung up: nobody to tell
+                channel.send(wire.Failed(str(error)))
+            return 0 if isinstance(error, PeerError) else 1
     return 0
 
 

@@ -1,4 +1,5 @@
 import ast
+import re
 import subprocess
 import sys
 import sysconfig
@@ -8,10 +9,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LINT_IMPORTS = Path(sysconfig.get_path("scripts")) / "lint-imports"
+COLOURS = re.compile(r"\x1b\[[\d;]*m")  # it prints them to a pipe as well
 
 
 def lint(tree: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Check the contracts on *tree*: lint-imports takes the package from its working directory."""
+    """Check the contracts on *tree*; lint-imports takes the package from its working directory."""
     command = [
         sys.executable,
         str(LINT_IMPORTS),
@@ -20,7 +22,9 @@ def lint(tree: Path, *options: str) -> subprocess.CompletedProcess[str]:
         str(ROOT / "pyproject.toml"),
         *options,
     ]
-    return subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
+    done.stdout = COLOURS.sub("", done.stdout)
+    return done
 
 
 def copy_of_the_package(into: Path, added: dict[str, str]) -> Path:

@@ -367,7 +367,7 @@ def test_memory_that_grows_is_found(more_kib: int, named: list[str]) -> None:
     [
         ('level=error event="worker ended" worker=1 pid=12 reason="closed"', {12}, False),
         ('level=error event="worker ended" worker=1 pid=123 reason="closed"', {12}, True),
-        ('level=error event="worker failed" pid=12', {12}, True),
+        ('level=error event="interface refused" name=r0', {12}, True),
         ("Traceback (most recent call last):", {12}, True),
         ('level=warning event="worker gone" worker=1 pid=13', set(), False),
     ],

@@ -364,35 +364,6 @@ def test_an_answer_of_another_version_is_reported(
     assert "got an answer in an unknown form" in capsys.readouterr().err
 
 
-HEAVY = [
-    "asyncio",
-    "hypothesis",
-    "json5",
-    "psutil",
-    "pydantic",
-    "pyroute2",
-    "structlog",
-    "tabulate",
-    "uvloop",
-]
-
-
-def test_start_loads_nothing_heavy() -> None:
-    program = "import sys, mcr.cli.main; print(*sys.modules)"
-
-    loaded = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).parents[2],
-        env=os.environ,
-    ).stdout.split()
-
-    assert "mcr.client" in loaded
-    assert set(loaded).isdisjoint(HEAVY)
-
-
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     reader, writer = os.pipe()
     os.close(reader)

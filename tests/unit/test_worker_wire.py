@@ -34,6 +34,7 @@ MESSAGES: dict[str, st.SearchStrategy[wire.ToWorker | wire.FromWorker]] = {
     "ready": st.builds(wire.Ready, st.dictionaries(st.text(max_size=12), st.text(max_size=40), max_size=12)),
     "installed": st.builds(wire.Installed, st.integers(0, (1 << 64) - 1), st.integers(0, (1 << 64) - 1)),
     "loop": st.builds(wire.Loop, st.integers(0, 8191), ADDRESSES, ADDRESSES),
+    "failed": st.builds(wire.Failed, st.text(max_size=200).filter(str.isprintable)),
 }
 ANY_MESSAGE = st.one_of(*MESSAGES.values())
 EXAMPLES: list[dict[str, Any]] = [
@@ -53,6 +54,7 @@ EXAMPLES: list[dict[str, Any]] = [
     {"kind": "ready", "proof": {"Uid": "65534"}},
     {"kind": "installed", "generation": 1, "digest": 1 << 63},
     {"kind": "loop", "rule": 1, "group": bytes(16), "source": bytes(16)},
+    {"kind": "failed", "reason": "install share of 0 bytes: Invalid argument"},
 ]
 
 
@@ -111,6 +113,12 @@ def test_a_message_with_other_fields_is_refused(example: dict[str, Any]) -> None
     ]:
         with pytest.raises(PeerError):
             wire.decode(codec.pack(document))
+
+
+@pytest.mark.parametrize("reason", ["two\nlines", "\x1b[31mred", "nul\0"])
+def test_a_reason_that_would_spoil_the_log_is_refused(reason: str) -> None:
+    with pytest.raises(PeerError, match="expected printable text"):
+        wire.decode(codec.pack({"kind": "failed", "reason": reason}))
 
 
 WRONG: list[object] = [None, True, 1.5, "x", b"x", [], ["x"], [[1]], {}, {"x": 1}, -2, 1 << 63]

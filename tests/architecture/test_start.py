@@ -1,7 +1,11 @@
 """What a program loads when it starts: all of it costs time, and packets wait for a worker's successor."""
 
+import gc
+import importlib
+import importlib.metadata
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -37,3 +41,22 @@ def test_a_start_loads_nothing_that_it_can_do_without(program: str, needed: str,
 
     assert needed in loaded
     assert unwanted.isdisjoint(loaded)
+
+
+@pytest.mark.parametrize("command", ["mcrd", "mcrctl", "mcrgen"])
+def test_the_garbage_collector_looks_at_nothing_that_a_command_has_loaded(
+    monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    seen = []
+
+    def main(_arguments: list[str]) -> int:
+        seen.append((gc.isenabled(), gc.get_freeze_count() > 0))
+        return 7
+
+    monkeypatch.setattr(importlib, "import_module", lambda _name: SimpleNamespace(main=main))
+    (entry,) = importlib.metadata.entry_points(group="console_scripts", name=command)
+    try:
+        assert entry.load()() == 7
+    finally:
+        gc.unfreeze()
+    assert seen == [(True, True)]

@@ -66,6 +66,7 @@ def try_to_add(client: Client, rule: Mapping[str, str]) -> str:
     return refusal.value.code
 
 
+@pytest.mark.alone
 def test_clients_that_break_the_protocol_disturb_no_traffic(line: Line, tmp_path: Path) -> None:
     with Daemon(line.relay, tmp_path, {"rules": [RULE]}) as daemon, lossless_stream(line, daemon):
         # Some stay connected and silent all the while.
@@ -78,6 +79,7 @@ def test_clients_that_break_the_protocol_disturb_no_traffic(line: Line, tmp_path
             client.close()
 
 
+@pytest.mark.alone
 def test_rules_that_are_refused_disturb_no_traffic(line: Line, tmp_path: Path) -> None:
     with (
         Daemon(line.relay, tmp_path, {"rules": [RULE]}) as daemon,
@@ -92,6 +94,7 @@ def test_rules_that_are_refused_disturb_no_traffic(line: Line, tmp_path: Path) -
     assert [rule["name"] for rule in rules] == ["stream"]
 
 
+@pytest.mark.alone
 def test_mcrctl_says_why_a_rule_is_refused_and_traffic_flows_on(line: Line, tmp_path: Path) -> None:
     add = ("rule", "add", "--from", "239.1.1.1%r0:5001", "--to", "239.2.2.9%r1:6000")
     with Daemon(line.relay, tmp_path, {"rules": [RULE]}) as daemon, lossless_stream(line, daemon):

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.support.daemon import Daemon, rule_stats
 from tests.support.lab import Lab, Line
 from tests.support.laws import assert_all_arrived
@@ -10,6 +12,7 @@ from tests.support.stream import RULE, lossless_stream
 from tests.support.traffic import receiving, send
 
 
+@pytest.mark.alone
 def test_rules_come_and_go_while_another_one_loses_nothing_at_50_kpps(line: Line, tmp_path: Path) -> None:
     with Daemon(line.relay, tmp_path, {"rules": [RULE]}) as daemon, lossless_stream(line, daemon):
         for number in range(8):
@@ -21,6 +24,7 @@ def test_rules_come_and_go_while_another_one_loses_nothing_at_50_kpps(line: Line
     assert [rule["name"] for rule in rules] == ["stream"]
 
 
+@pytest.mark.alone
 def test_rules_for_other_ports_of_a_busy_group_come_and_go_without_loss(line: Line, tmp_path: Path) -> None:
     ports = range(5002, 5032)
     with (
@@ -35,6 +39,7 @@ def test_rules_for_other_ports_of_a_busy_group_come_and_go_without_loss(line: Li
             client.call("rule.del", rule=f"p{port}")
 
 
+@pytest.mark.alone
 def test_a_source_gets_a_rule_of_its_own_and_loses_it_again_without_loss(line: Line, tmp_path: Path) -> None:
     """The busy group is looked up by a rule for any source while one for the sender comes and goes."""
     add = ("rule", "add", "own", "--from", f"10.1.0.77@{RULE['from']}", "--to", "239.2.2.3%r1:6000")
@@ -44,6 +49,7 @@ def test_a_source_gets_a_rule_of_its_own_and_loses_it_again_without_loss(line: L
             daemon.ctl("rule", "del", "own")
 
 
+@pytest.mark.alone
 def test_addresses_of_the_output_interface_come_and_go_without_loss(line: Line, tmp_path: Path) -> None:
     """An output's socket is replaced when the addresses change that it may send from."""
     with Daemon(line.relay, tmp_path, {"rules": [RULE]}) as daemon, lossless_stream(line, daemon) as stream:

@@ -159,6 +159,7 @@ def test_tracing_ends_by_itself_and_follow_ends_with_it(line: Line, tmp_path: Pa
     assert not shown["active"]
 
 
+@pytest.mark.alone
 def test_latencies_are_plausible(line: Line, tmp_path: Path) -> None:
     with (
         Daemon(line.relay, tmp_path, {"rules": [RULE]}) as daemon,
@@ -180,6 +181,7 @@ def test_latencies_are_plausible(line: Line, tmp_path: Path) -> None:
     assert_all_arrived(sent, got, stats)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "pace", [{"batch": 1}, {"coalesce_us": 0}, {"busy_poll": True}, {"coalesce_us": 1000, "ring_mib": 16}]
 )

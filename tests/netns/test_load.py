@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from tests.support.daemon import Daemon, rule_stats
 from tests.support.lab import Line
 from tests.support.laws import assert_all_arrived
@@ -10,6 +12,8 @@ from tests.support.traffic import receiving, send
 
 COUNT = 200_000
 CPU = min(os.sched_getaffinity(0))  # of the sender: frames from two CPUs could overtake each other
+
+pytestmark = pytest.mark.alone
 
 
 def test_200000_datagrams_of_1000_bytes_pass_at_100_kpps_without_loss(line: Line, tmp_path: Path) -> None:

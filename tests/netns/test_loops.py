@@ -87,6 +87,7 @@ def test_a_source_that_repeats_itself_loses_nothing(line: Line, tmp_path: Path) 
     assert_conservation(stats)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("ttl", ["auto", "decrement"])
 def test_a_source_that_repeats_itself_steadily_loses_nothing_in_two_relays(
     lab: Lab, tmp_path: Path, ttl: str
@@ -118,6 +119,7 @@ def test_a_source_that_repeats_itself_steadily_loses_nothing_in_two_relays(
         assert_conservation(one_stats)
 
 
+@pytest.mark.alone
 def test_datagrams_of_a_ttl_of_one_that_differ_lose_nothing(line: Line, tmp_path: Path) -> None:
     """What every socket sends by default is watched, and found to be no loop."""
     rule = {"name": "one", "from": f"{GROUP}%r0:5001", "to": ["239.2.2.2%r1:6000"]}

@@ -169,6 +169,7 @@ def test_every_datagram_arrives_once_whole_and_in_order(wire: Wire, group: str, 
     assert 0 < got["latency_us"]["p50"] <= got["latency_us"]["p99"] <= got["latency_us"]["max"]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("engine", ["udp", "ethernet"])
 @pytest.mark.parametrize("group", [GROUP_V4, GROUP_V6], ids=["v4", "v6"])
 def test_sixty_four_flows_lose_nothing_of_100k_datagrams(wire: Wire, group: str, engine: str) -> None:
@@ -339,6 +340,7 @@ def test_what_cannot_be_sent_is_reported_by_reason(wire: Wire) -> None:
     assert "got 0 datagrams sent, expected 20" in sent["problems"][0]
 
 
+@pytest.mark.alone
 def test_the_rate_is_held(wire: Wire) -> None:
     sent = wire.send("--count", "1000", "--rate", "2000", "--size", "100")
 

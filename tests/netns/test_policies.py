@@ -100,6 +100,7 @@ def test_the_original_source_is_kept_also_where_the_output_has_no_address(
     assert_conservation(stats)
 
 
+@pytest.mark.alone
 @FAMILIES
 def test_a_stream_that_keeps_its_source_passes_whole(line: Line, tmp_path: Path, family: Any) -> None:
     """Super-packets are cut by the kernel, single ones are not; both must have right checksums."""
@@ -204,6 +205,7 @@ def test_an_address_of_this_host_can_be_the_source(line: Line, tmp_path: Path, f
     assert_conservation(stats)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("rate", "expected_pps"), [("4kpps", 4000), ("8.512Mbit", 1000)], ids=["datagrams", "bits"]
 )

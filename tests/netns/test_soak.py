@@ -12,6 +12,7 @@ MINUTES, SEED = "0.3", "1"
 DEADLINE_S = 90
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces")
 def test_a_short_soak_holds_and_says_what_it_has_done() -> None:
     done = subprocess.run(

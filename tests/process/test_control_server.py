@@ -25,6 +25,7 @@ from mcr.wire.control import PROTOCOL, Request, encode_request
 from mcr.wire.framing import MAX_PAYLOAD_BYTES, encode_frame
 from tests.support.control import BIG, HELLO, LIMITS, SOON_S, Daemon, Raw, ping_s, wait_until
 
+pytestmark = pytest.mark.alone
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 
 

@@ -108,7 +108,7 @@ def _check_host(scenarios: Iterable[Scenario]) -> None:
 
 
 def _minutes(scenarios: Iterable[Scenario], extent: Extent) -> float:
-    trials = extent.rounds * sum(len(scenario.contenders) for scenario in scenarios)
+    trials = extent.rounds * sum(scenario.repeats * len(scenario.contenders) for scenario in scenarios)
     return trials * (extent.seconds + START_AND_STOP_S) / 60
 
 

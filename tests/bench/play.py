@@ -61,7 +61,7 @@ def play(scenario: Scenario, cpus: Cpus, extent: Extent, say: Say) -> Outcome:
         if scenario.contenders[0] not in playing:
             return Outcome(scenario, rounds, refused, f"mcrd refuses {refused[scenario.contenders[0].name]}")
         try:
-            for number in range(extent.rounds):
+            for number in range(extent.rounds * scenario.repeats):
                 for contender in turns(playing, number):
                     sample = _measure(stage, scenario, contender, extent.seconds)
                     rounds[contender.name].append(sample)

@@ -29,7 +29,7 @@ def document_of(
         "scenario": scenario.name,
         "question": scenario.question,
         "preliminary": extent.rounds < FEWEST_ROUNDS,
-        "rounds": extent.rounds,
+        "rounds": extent.rounds * scenario.repeats,
         "seconds": extent.seconds,
         "machine": machine,
         "versions": versions,

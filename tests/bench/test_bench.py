@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from mcr.gen.quantity import parse_rate
 from tests.bench.chart import Bar, Panel, draw
 from tests.bench.cpu import Reading, Usage
 from tests.bench.job import Job
@@ -12,7 +13,7 @@ from tests.bench.metrics import METRICS, medians
 from tests.bench.play import turns
 from tests.bench.relays import RELAYS, mcr_config, nft_ruleset
 from tests.bench.rest import resident_kib
-from tests.bench.scenarios import SCENARIOS, Scenario
+from tests.bench.scenarios import FULL_SPEED, SCENARIOS, Scenario
 from tests.bench.stage import Cpus, Stage
 from tests.bench.targets import Target, no_loss
 from tests.bench.trial import Reports, sample_of
@@ -38,6 +39,20 @@ def test_a_scenario_only_names_what_there_is(scenario: Scenario) -> None:
         assert {target.subject, target.against} <= {*names, ""}
         assert target.metric in METRICS
         assert target.least is not None or target.most is not None
+
+
+AT_A_RATE = [one for one in SCENARIOS.values() if one.contenders[0].job.rate not in {FULL_SPEED, "0"}]
+
+
+@pytest.mark.parametrize("scenario", AT_A_RATE, ids=lambda scenario: str(scenario.name))
+def test_a_scenario_is_not_won_at_a_lower_rate(scenario: Scenario) -> None:
+    subject = scenario.contenders[0]
+    reached = parse_rate(subject.job.rate) * 0.9
+    slow = {subject.name: [{"offered_pps": reached}] * 5}
+
+    verdicts = [target.judge(slow) for target in scenario.targets if target.metric == "offered_pps"]
+
+    assert [verdict.met for verdict in verdicts] == [False]
 
 
 def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:

@@ -18,8 +18,6 @@ from tests.support.wait import wait_for
 
 BATCH = MAX_BATCH  # datagrams that a worker may have in hand
 
-pytestmark = pytest.mark.alone
-
 
 def kill(daemon: Daemon, number: int) -> WorkerDocument:
     """Kill one worker without warning; give its successor once it has its share."""

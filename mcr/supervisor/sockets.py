@@ -165,17 +165,26 @@ def read_kernel_drops(ring: socket.socket) -> int:
     return int(drops)
 
 
-def open_output(output: Output, ifindex: int, version: int) -> socket.socket:
+def open_output(
+    output: Output, ifindex: int, version: int, packet_sender: socket.socket | None
+) -> socket.socket:
     """
     Open what an output sends through; *ifindex* 0 lets the routing table decide.
 
     That is a UDP socket connected to the destination, or not connected if the destination follows from each
     datagram, or a packet socket if the original source is kept.
 
+    Outputs of one interface share the packet socket, *packet_sender*, by duplicates of its descriptor: when
+    one is closed the kernel waits for a grace period (packet_release in af_packet.c), and hundreds of those
+    take seconds.
+
     Raises:
         KernelError: no route, no usable source address, or a refused option.
     """
-    opener = _open_packet_output if output.source is SourcePolicy.KEEP else _open_udp_output
+    keeps = output.source is SourcePolicy.KEEP
+    if keeps and packet_sender is not None:
+        return _naming("open output", str(output.to), packet_sender.dup)()
+    opener = _open_packet_output if keeps else _open_udp_output
     return _naming("open output", str(output.to), opener)(output, ifindex, version)
 
 

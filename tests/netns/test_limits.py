@@ -9,6 +9,7 @@ from tests.support.laws import assert_all_arrived
 from tests.support.traffic import receiving, send
 
 GROUPS = 2_000
+KEEPERS = 1_000
 
 
 def test_two_thousand_rules_pass_where_sockets_get_little_memory_for_options(
@@ -32,3 +33,18 @@ def test_two_thousand_rules_pass_where_sockets_get_little_memory_for_options(
         stats = daemon.stats()
 
     assert_all_arrived(sent, got, stats)
+
+
+def test_a_thousand_outputs_that_keep_the_source_are_gone_in_time(line: Line, tmp_path: Path) -> None:
+    """The kernel takes 10 ms and more to close a packet socket; leaving `Daemon` asserts an end in time."""
+    line.sink.set("ipv4/conf/all/rp_filter", "0")
+    line.sink.set("ipv4/conf/b0/rp_filter", "0")
+    groups = [f"239.1.{number >> 8}.{number & 255}" for number in range(KEEPERS)]
+    to = {"to": "keep%r1", "source": "keep"}
+    rules = [{"from": f"{group}%r0:5001", "to": [to]} for group in groups]
+    with Daemon(line.relay, tmp_path, {"rules": rules}):
+        for group in (groups[0], groups[-1]):
+            with receiving(line.sink, f"{group}%b0:5001", count=500, linger=0.1) as receiver:
+                sent = send(line.source, f"{group}%a0:5001", rate="10k", size=100, count=500)
+                got = receiver.report()
+            assert (sent["sent"], got["received"], got["lost"]) == (500, 500, 0)

@@ -133,7 +133,10 @@ class FakeSockets:
         self._ask(f"filter {fanout.link.name}")
         fanout.program = program
 
-    def open_output(self, output: Output, _ifindex: int, _version: int) -> Sender:
+    def open_output(
+        self, output: Output, _ifindex: int, _version: int, packet_sender: Sender | None
+    ) -> Sender:
+        assert packet_sender is None or packet_sender in self.opened
         self._ask(f"output {output.to.interface}")
         self.opened.append(Sender(len(self.opened)))
         return cast("Sender", self.opened[-1])

@@ -60,7 +60,7 @@ def _all(job: Job, *relays: str) -> tuple[Contender, ...]:
     return tuple(Contender(relay, relay, job) for relay in relays)
 
 
-def _all_of(rate_pps: int, subject: str = "mcr") -> Target:
+def _reaches(rate_pps: int, subject: str = "mcr") -> Target:
     """Demand that the sender reaches its rate, but for the edges of the measurement."""
     return Target(subject, "offered_pps", least=0.98 * rate_pps)
 
@@ -92,7 +92,7 @@ def _fan_out(copies: int, rate_kpps: int, payload_bytes: int) -> Scenario:
         f"fan-out-{copies}",
         f"Are {rate_kpps} kpps of {payload_bytes:,}-byte datagrams copied to {copies} groups without loss?",
         _all(Job(f"{rate_kpps}k", payload_bytes, copies=copies), "mcr", "nftables"),
-        (*no_loss("mcr"), _all_of(1000 * rate_kpps)),
+        (*no_loss("mcr"), _reaches(1000 * rate_kpps)),
         SPEED,
         ("relayed_pps", "busy_ns"),
     )
@@ -105,7 +105,7 @@ def _latency(rate_kpps: int) -> Scenario:
         _all(Job(f"{rate_kpps}k", 1000), "mcr", "socat", "smcroute"),
         (
             *no_loss("mcr"),
-            _all_of(1000 * rate_kpps),
+            _reaches(1000 * rate_kpps),
             Target("mcr", "p50_us", most=1.0, against="socat"),
             Target("mcr", "p99_us", most=1.0, against="socat"),
         ),
@@ -123,7 +123,7 @@ _ALL_SCENARIOS = (
         "three-relays",
         "Do 250 kpps of 1,400-byte datagrams pass three relays in a row without loss?",
         _all(Job("250k", 1400), "mcr"),
-        (*no_loss("mcr"), _all_of(250_000)),
+        (*no_loss("mcr"), _reaches(250_000)),
         SPEED,
         ("p50_us", "p99_us"),
         hops=3,
@@ -141,7 +141,7 @@ _ALL_SCENARIOS = (
         ),
         (
             *no_loss("1,000 rules"),
-            _all_of(200_000, "1,000 rules"),
+            _reaches(200_000, "1,000 rules"),
             Target("1,000 rules", "least_share", least=0.35),
             Target("1,000 rules", "relay_ns", most=1.5, against="same batch"),
         ),
@@ -165,7 +165,7 @@ _ALL_SCENARIOS = (
         "latency-200k",
         "How long is a 1,000-byte datagram under way at 200 kpps?",
         _all(Job("200k", 1000), "mcr", "smcroute"),
-        (*no_loss("mcr"), _all_of(200_000), Target("mcr", "p50_us", most=300)),
+        (*no_loss("mcr"), _reaches(200_000), Target("mcr", "p50_us", most=300)),
         LATENCY,
         ("p50_us", "p99_us"),
     ),
@@ -178,7 +178,7 @@ _ALL_SCENARIOS = (
         ),
         (
             *no_loss("among 500 kpps"),
-            _all_of(505_000, "among 500 kpps"),
+            _reaches(505_000, "among 500 kpps"),
             Target("among 500 kpps", "relay_percent", most=1.1, against="alone"),
         ),
         ("offered_pps", "relayed_pps", "lost", "relay_percent", "relay_ns", "p50_us", "p99_us"),

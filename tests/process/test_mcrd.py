@@ -493,6 +493,7 @@ LIES = {
     "many descriptors": "socket.send_fds(end, [encode(Ready({}))], [0] * 100)",
     "a loop of nobody": "end.send(pack({'kind': 'loop', 'rule': 0, 'group': b'', 'source': b''}))",
     "a forged line of the log": "end.send(pack({'kind': 'failed', 'reason': 'x\\nforged'}))",
+    "why it fails": "end.send(encode(Failed('no fun today')))",
     "a flood": "[end.send(encode(Installed(7, 7))) for _ in range(10000)]",
 }
 
@@ -512,7 +513,7 @@ import os, socket, sys
 from mcr.runtime.confine import expected_proof
 from mcr.runtime.roles import SUPERVISOR, WORKER
 from mcr.wire.codec import pack
-from mcr.wire.worker import Hello, Installed, Ready, decode, encode
+from mcr.wire.worker import Failed, Hello, Installed, Ready, decode, encode
 number = int(sys.argv[1])
 end = socket.socket(fileno=number)
 hello = decode(end.recv(100, socket.MSG_PEEK))
@@ -542,6 +543,7 @@ def test_workers_that_lie_are_ended_and_the_daemon_and_the_others_go_on(host: Ho
 
         assert honest["installed_digest"] == honest["expected_digest"]
         assert {worker["installed_digest"] for worker in liars} == {None}
+        assert re.search('event="worker ended" .*reason="no fun today"', daemon.log())
         assert not re.search("^forged|Traceback|Exception in callback", daemon.log(), re.MULTILINE)
     finally:
         daemon.logs_errors = True

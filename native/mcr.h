@@ -21,6 +21,7 @@
 #define MCR_UNMATCHED_ENTRIES 256
 #define MCR_MAX_WORKERS 256
 #define MCR_MAX_BATCH 512
+#define MCR_PRIORITIES 4
 
 /* Why a received datagram was not relayed. */
 enum mcr_ignored {
@@ -59,11 +60,12 @@ enum mcr_dscp_policy {
 	MCR_DSCP_FIXED,
 };
 
-/* How what leaves is made. */
+/* How what leaves is made.  The last two write whole packets, past the IP stack of this host. */
 enum mcr_engine {
 	MCR_ENGINE_UDP,	     /* connected UDP socket: kernel-routed, this host's address */
 	MCR_ENGINE_MAPPED,   /* UDP socket whose destination follows from each datagram */
-	MCR_ENGINE_ETHERNET, /* packet socket: the original source address and port */
+	MCR_ENGINE_ETHERNET, /* packet socket: address and port of the output's UDP socket */
+	MCR_ENGINE_KEEPING,  /* packet socket: the original source address and port */
 };
 
 enum mcr_ttl_policy {
@@ -204,7 +206,8 @@ struct mcr_output {
 	uint8_t engine;
 	uint8_t link_bytes; /* of link_source: 0 on links without a header */
 	uint8_t link_source[6];
-	uint16_t reserved;
+	uint8_t ipv6;
+	uint8_t reserved;
 	uint32_t slot; /* of the counters and of the socket; not part of the digest */
 };
 
@@ -271,8 +274,14 @@ int mcr_relay__attach_ring(struct mcr_relay *relay, uint32_t slot, int fd, uint3
 			   uint32_t frames);
 /* Look at the packets of an interface that match no rule, from a cooked packet socket. */
 int mcr_relay__attach_watch(struct mcr_relay *relay, uint32_t slot, int fd);
-/* Give an output slot its connected UDP socket, of IP version 4 or 6; an older one is closed. */
-int mcr_relay__attach_output(struct mcr_relay *relay, uint32_t slot, int fd, int ip_version);
+/* Give the packet sockets, with PACKET_VNET_HDR, by which whole packets leave on all interfaces: one
+ * for each priority that an IPv4 socket gives packets by the two bits of their DSCP above the
+ * lowest, TC_PRIO_BESTEFFORT, _BULK, _INTERACTIVE and _INTERACTIVE_BULK.  Once only. */
+void mcr_relay__attach_packets(struct mcr_relay *relay, const int fds[MCR_PRIORITIES]);
+/* Give an output slot its UDP socket, and the address and port that it sends from; an older one is
+ * closed. */
+int mcr_relay__attach_output(struct mcr_relay *relay, uint32_t slot, int fd,
+			     const uint8_t source[16], uint16_t source_port);
 /* Build the table of a share aside, swap it in, and close rings and outputs that it does not name.
  */
 int mcr_relay__install(struct mcr_relay *relay, int share_fd, uint64_t bytes);

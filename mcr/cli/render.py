@@ -75,7 +75,11 @@ def show_rule(rule: RuleDocument) -> str:
         ["from", rule["from"]],
     ]
     outputs = [
-        [output["to"], _policies(output, " "), _state(output["state"], output["reason"])]
+        [
+            output["to"],
+            f"{_policies(output, ' ')}  path {output['path']}",
+            _state(output["state"], output["reason"]),
+        ]
         for output in rule["outputs"]
     ]
     facts += [["to", line] for line in _align(outputs, [], []).splitlines()]

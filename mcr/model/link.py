@@ -34,3 +34,12 @@ class Link:
     def header_bytes(self) -> int | None:
         """Give the length of the Ethernet header, None for other links."""
         return ETHERNET_HEADER_BYTES if len(self.link_address) == ETHERNET_ADDRESS_BYTES else None
+
+    @property
+    def sends_frames(self) -> bool:
+        """
+        Say whether multicast may be written to it as frames.
+
+        Loopback, whose address is zero, takes datagrams back only with the route they left by.
+        """
+        return self.header_bytes is not None and any(self.link_address)

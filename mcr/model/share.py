@@ -18,16 +18,20 @@ class PlacedOutput:
 
     Attributes:
         slot: of its counters and of its socket.
+        version: of IP.
         ifindex: 0 where the routing table decides, or while the link is missing.
         mtu: of the link.
         link_address: of the link, 6 bytes; none on links without a header.
+        as_packets: written to the link as whole packets, past the IP stack.
     """
 
     output: Output
     slot: int
+    version: int
     ifindex: int
     mtu: int = 0
     link_address: bytes = b""
+    as_packets: bool = False
 
 
 @dataclass(frozen=True, slots=True)

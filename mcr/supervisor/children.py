@@ -4,18 +4,20 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
-from mcr.errors import PeerError
+from mcr.errors import McrError, PeerError
 from mcr.model.share import Share
 from mcr.runtime import confine
 from mcr.runtime.logs import Logger
 from mcr.runtime.roles import WORKER
+from mcr.supervisor import sockets
 from mcr.supervisor.actions import GiveOutputs, GiveRings, GiveShare, KillWorker, StartWorker, WorkerAction
 from mcr.supervisor.lifecycle import WorkerEvent, WorkerState, backoff_s, next_state
 from mcr.supervisor.state import State, Worker
 from mcr.supervisor.workers import WorkerProcess
 from mcr.wire import worker as wire
-from mcr.wire.share import pack_share, unmapped
+from mcr.wire.share import mapped, pack_share, unmapped
 
 
 class Children:
@@ -81,8 +83,10 @@ class Children:
                 wishes.busy_poll,
                 wishes.batch,
             )
-            await process.send(hello, [worker.counters.fileno()])
-        except PeerError as error:
+            with ExitStack() as given:
+                senders = [given.enter_context(one) for one in sockets.open_packet_senders()]
+                await process.send(hello, [worker.counters.fileno(), *(one.fileno() for one in senders)])
+        except McrError as error:
             self._kill(worker, str(error))
 
     def _heard(self, worker: Worker, message: wire.FromWorker) -> None:
@@ -177,9 +181,10 @@ class Children:
         for start in range(0, len(action.slots), wire.MAX_DESCRIPTORS):
             slots = action.slots[start : start + wire.MAX_DESCRIPTORS]
             opened = [self._state.outputs[slot] for slot in slots]
-            versions = [one.plan.version for one in opened]
+            sources = b"".join(mapped(one.source) for one in opened)
+            ports = [one.port for one in opened]
             worker.outputs.update((slot, one.plan) for slot, one in zip(slots, opened, strict=True))
-            await process.send(wire.Outputs(slots, versions), [one.socket.fileno() for one in opened])
+            await process.send(wire.Outputs(slots, sources, ports), [one.socket.fileno() for one in opened])
 
     async def _give_share(self, worker: Worker, process: WorkerProcess, action: GiveShare) -> None:
         generation = next(self._generations)

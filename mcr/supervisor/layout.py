@@ -8,11 +8,14 @@ table without a socket, so that what it does not send is counted.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from ipaddress import ip_network
 from types import MappingProxyType
 
 from mcr.model.bpf import Destination, Range
 from mcr.model.endpoint import Address, Endpoint
 from mcr.model.link import Link
+from mcr.model.mapping import Mapped
+from mcr.model.policy import SourcePolicy
 from mcr.model.rule import Output, Rule, RuleId
 from mcr.model.ruleset import Ruleset
 from mcr.model.share import PlacedOutput, PlacedRule, Share
@@ -37,12 +40,16 @@ class OutputPlan:
     A socket to have open.
 
     A socket is bound to the source address that it found, so it is replaced when the link's addresses change.
+
+    Attributes:
+        towards: a group of a mapped output that is written as packets, to find their source address for.
     """
 
     output: Output
     ifindex: int
     version: int
     addresses: frozenset[Address]
+    towards: Address | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +120,7 @@ def plan(  # noqa: PLR0913, PLR0917 - all that there is to know, and each has an
         name: _interface(links[name], wishes, steered) for name in {rule.interface for rule in active}
     }
     placed = [
-        _place(rule, links, slots, interface_slots)
+        _place(rule, links, slots, interface_slots, wishes)
         for rule in active
         if links[rule.interface].index in interface_slots
     ]
@@ -122,7 +129,7 @@ def plan(  # noqa: PLR0913, PLR0917 - all that there is to know, and each has an
     filters = {name: _destinations(name, active) for name in interfaces}
     return Layout(
         interfaces=interfaces,
-        outputs=dict(_outputs(active, links, slots)),
+        outputs=dict(_outputs(active, links, slots, wishes)),
         filters=filters,
         bypassed={
             name: filters[name] if wishes.bypass_stack and not one.link.stack_needs else frozenset()
@@ -151,6 +158,20 @@ def why_output_pending(output: Output, links: Mapping[str, Link]) -> str | None:
     return None if name is None or name in links else missing(name)
 
 
+def leaves_as_packets(output: Output, links: Mapping[str, Link], wishes: Wishes) -> bool:
+    """
+    Say whether what leaves is written to the link as whole packets, past the host's IP stack.
+
+    With the original source nothing else can be done; hosts, unlike groups, have link addresses that only the
+    stack knows.
+    """
+    if output.source is SourcePolicy.KEEP:
+        return True
+    link = links.get(output.to.interface or "")
+    is_multicast = isinstance(output.to, Mapped) or output.to.is_multicast
+    return wishes.bypass_stack and is_multicast and link is not None and link.sends_frames
+
+
 def missing(interface: str) -> str:
     """Say that an interface does not exist."""
     return f"interface {interface} does not exist"
@@ -163,39 +184,46 @@ def _interface(link: Link, wishes: Wishes, steered: Mapping[int, InterfacePlan])
 
 
 def _place(
-    rule: Rule, links: Mapping[str, Link], slots: SlotBook, interface_slots: Mapping[int, int]
+    rule: Rule,
+    links: Mapping[str, Link],
+    slots: SlotBook,
+    interface_slots: Mapping[int, int],
+    wishes: Wishes,
 ) -> PlacedRule:
     index = links[rule.interface].index
     outputs = tuple(
-        _place_output(output, slot, links)
+        _place_output(rule, output, slot, links, wishes)
         for output, slot in zip(rule.outputs, slots[rule.id].outputs, strict=True)
     )
     return PlacedRule(rule, slots[rule.id].rule, interface_slots[index], index, outputs)
 
 
-def _place_output(output: Output, slot: int, links: Mapping[str, Link]) -> PlacedOutput:
+def _place_output(
+    rule: Rule, output: Output, slot: int, links: Mapping[str, Link], wishes: Wishes
+) -> PlacedOutput:
     link = links.get(output.to.interface or "")
-    return (
-        PlacedOutput(output, slot, link.index, link.mtu, link.link_address)
-        if link
-        else PlacedOutput(output, slot, 0)
-    )
-
-
-def _ifindex(output: Output, links: Mapping[str, Link]) -> int:
-    link = links.get(output.to.interface or "")
-    return link.index if link else 0
+    place = (link.index, link.mtu, link.link_address) if link else (0, 0, b"")
+    as_packets = leaves_as_packets(output, links, wishes)
+    return PlacedOutput(output, slot, output.version(rule.input), *place, as_packets)
 
 
 def _outputs(
-    active: Iterable[Rule], links: Mapping[str, Link], slots: SlotBook
+    active: Iterable[Rule], links: Mapping[str, Link], slots: SlotBook, wishes: Wishes
 ) -> Iterable[tuple[int, OutputPlan]]:
+    """Plan a socket for every output that sends from an address of this host."""
     for rule in active:
         for output, slot in zip(rule.outputs, slots[rule.id].outputs, strict=True):
-            if not why_output_pending(output, links):
+            if output.source is not SourcePolicy.KEEP and not why_output_pending(output, links):
                 link = links.get(output.to.interface or "")
+                place = (link.index if link else 0, output.version(rule.input))
                 addresses = link.addresses if link else frozenset[Address]()
-                yield slot, OutputPlan(output, _ifindex(output, links), output.version(rule.input), addresses)
+                yield slot, OutputPlan(output, *place, addresses, _towards(rule, output, links, wishes))
+
+
+def _towards(rule: Rule, output: Output, links: Mapping[str, Link], wishes: Wishes) -> Address | None:
+    if isinstance(output.to, Endpoint) or not leaves_as_packets(output, links, wishes):
+        return None
+    return output.to.image(ip_network(rule.input.address)).network_address
 
 
 def _destinations(name: str, active: Iterable[Rule]) -> frozenset[Destination]:

@@ -5,11 +5,9 @@ import socket
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from weakref import WeakValueDictionary
 
 from mcr.errors import KernelError
 from mcr.model import bpf
-from mcr.model.policy import SourcePolicy
 from mcr.runtime.logs import Logger
 from mcr.supervisor import sockets
 from mcr.supervisor.actions import (
@@ -52,8 +50,6 @@ class Performer:
         self._log = log
         self._reported: set[Action] = set()
         self._counted: dict[int, Counted] = {}
-        # The last one that was opened on each interface, while it is open.
-        self._packet_senders: WeakValueDictionary[int, socket.socket] = WeakValueDictionary()
 
     async def perform(self, action: Action) -> None:
         """Carry out one action; what the kernel refuses is noted as a failure, and logged the first time."""
@@ -152,12 +148,9 @@ class Performer:
     def _open_output(self, action: OpenOutput) -> None:
         """Replace the socket only once there is a new one: the old one may still send."""
         plan = action.plan
-        beside = self._packet_senders.get(plan.ifindex)
-        sender = sockets.open_output(plan.output, plan.ifindex, plan.version, beside)
-        if plan.output.source is SourcePolicy.KEEP:
-            self._packet_senders[plan.ifindex] = sender
+        sender = sockets.open_output(plan.output, plan.ifindex, plan.version, plan.towards)
         previous = self._state.outputs.get(action.slot)
-        self._state.outputs[action.slot] = OpenedOutput(plan, sender)
+        self._state.outputs[action.slot] = OpenedOutput(plan, sender.socket, sender.source, sender.port)
         if previous:
             previous.socket.close()
 

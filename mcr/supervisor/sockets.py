@@ -10,13 +10,15 @@ import errno
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import wraps
+from ipaddress import ip_address
 from typing import ParamSpec, TypeVar
 
 from mcr.errors import KernelError
 from mcr.model import bpf, bpf_code
-from mcr.model.endpoint import Endpoint
+from mcr.model.endpoint import Address, Endpoint
 from mcr.model.link import Link
 from mcr.model.policy import SourcePolicy
 from mcr.model.rule import Output
@@ -30,6 +32,9 @@ FANOUT_CBPF = 6
 FANOUT_HEADER_AT = SINK_HEADER_AT = 0
 FANOUT_FLAG_UNIQUEID, FANOUT_FLAG_IGNORE_OUTGOING, FANOUT_FLAG_DEFRAG = 0x2000, 0x4000, 0x8000
 ETH_P_ALL = 0x0003
+# In the order of MCR_PRIORITIES in native/mcr.h. Source: linux/pkt_sched.h
+TC_PRIORITIES = 0, 2, 6, 4
+DISCARD_PORT = 9  # RFC 863
 
 SO_ATTACH_FILTER = 26
 SO_RCVBUFFORCE, SO_SNDBUFFORCE, SO_BINDTOIFINDEX = 33, 32, 62
@@ -48,6 +53,7 @@ INTERFACE_BYTES = 128 << 20
 COPY_QUEUE_BYTES = 16 << 20
 SINK_QUEUE_BYTES = 1 << 17
 SEND_QUEUE_BYTES = 8 << 20
+PACKET_SEND_QUEUE_BYTES = 256 << 20
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -165,27 +171,49 @@ def read_kernel_drops(ring: socket.socket) -> int:
     return int(drops)
 
 
-def open_output(
-    output: Output, ifindex: int, version: int, packet_sender: socket.socket | None
-) -> socket.socket:
+@dataclass(frozen=True, slots=True)
+class Sender:
     """
-    Open what an output sends through; *ifindex* 0 lets the routing table decide.
+    What an output sends through.
 
-    That is a UDP socket connected to the destination, or not connected if the destination follows from each
-    datagram, or a packet socket if the original source is kept.
+    Attributes:
+        source, port: that it sends from; unspecified where the kernel decides for each datagram.
+    """
 
-    Outputs of one interface share the packet socket, *packet_sender*, by duplicates of its descriptor: when
-    one is closed the kernel waits for a grace period (packet_release in af_packet.c), and hundreds of those
-    take seconds.
+    socket: socket.socket
+    source: Address
+    port: int
+
+
+def open_output(output: Output, ifindex: int, version: int, towards: Address | None) -> Sender:
+    """
+    Open a UDP socket, connected to an output's destination unless that follows from each datagram.
+
+    *ifindex* 0 lets the routing table decide. With *towards* the source address is found also for a socket
+    that is not connected: the one that a datagram to that group would have.
 
     Raises:
         KernelError: no route, no usable source address, or a refused option.
     """
-    keeps = output.source is SourcePolicy.KEEP
-    if keeps and packet_sender is not None:
-        return _naming("open output", str(output.to), packet_sender.dup)()
-    opener = _open_packet_output if keeps else _open_udp_output
-    return _naming("open output", str(output.to), opener)(output, ifindex, version)
+    return _naming("open output", str(output.to), _open_output)(output, ifindex, version, towards)
+
+
+def open_packet_senders() -> list[socket.socket]:
+    """
+    Open what whole packets leave through, on whatever interface they name: one for each priority.
+
+    They are shared by all outputs of a worker: when a packet socket is closed the kernel waits for a grace
+    period (packet_release in af_packet.c), and hundreds of those take seconds. So their queues hold what the
+    queues of several devices do, and it is for those to be full first.
+
+    Raises:
+        KernelError: none are left.
+    """
+    with ExitStack() as opened:
+        opener = _naming("open", "packet socket", _open_packet_sender)
+        senders = [opened.enter_context(opener(priority)) for priority in TC_PRIORITIES]
+        opened.pop_all()
+    return senders
 
 
 def hold_port(ifindex: int, address: str, port: int, family: socket.AddressFamily) -> socket.socket:
@@ -260,20 +288,62 @@ def _attach(
     target.setsockopt(level, option, struct.pack("HP", len(program), ctypes.addressof(instructions)))
 
 
-def _open_packet_output(_output: Output, ifindex: int, _version: int) -> socket.socket:
-    """Open with protocol 0: it sends whole packets and never receives any."""
+def _open_packet_sender(priority: int) -> socket.socket:
+    """Open with protocol 0: it sends and never receives."""
     sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     try:
         sender.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
-        sender.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, SEND_QUEUE_BYTES)
-        sender.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, ifindex)
+        sender.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, PACKET_SEND_QUEUE_BYTES)
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, priority)
     except OSError:
         sender.close()
         raise
     return sender
 
 
+def _open_output(output: Output, ifindex: int, version: int, towards: Address | None) -> Sender:
+    sender = _open_udp_output(output, ifindex, version)
+    try:
+        source, port = _name_of(sender)
+        if towards is not None and not port:
+            sender.bind(("", 0))
+            port = _name_of(sender)[1]
+        if towards is not None and source.is_unspecified:
+            source = _source_towards(towards, ifindex, version)
+    except OSError:
+        sender.close()
+        raise
+    return Sender(sender, source, port)
+
+
+def _name_of(sock: socket.socket) -> tuple[Address, int]:
+    address, port, *_ = sock.getsockname()
+    return ip_address(address.partition("%")[0]), port
+
+
+def _source_towards(group: Address, ifindex: int, version: int) -> Address:
+    """Ask the kernel, by a socket that sends nothing (RFC 6724 for IPv6)."""
+    with _udp_socket(ifindex, version) as asker:
+        place = (str(group), DISCARD_PORT)
+        asker.connect((*place, 0, ifindex) if version == 6 else place)
+        return _name_of(asker)[0]
+
+
 def _open_udp_output(output: Output, ifindex: int, version: int) -> socket.socket:
+    sender = _udp_socket(ifindex, version)
+    try:
+        if not isinstance(output.source, SourcePolicy):
+            sender.bind((str(output.source), 0))
+        if isinstance(output.to, Endpoint):
+            place = (str(output.to.address), output.to.port)
+            sender.connect((*place, 0, ifindex) if version == 6 else place)
+    except OSError:
+        sender.close()
+        raise
+    return sender
+
+
+def _udp_socket(ifindex: int, version: int) -> socket.socket:
     ipv6 = version == 6
     sender = socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
     try:
@@ -283,11 +353,6 @@ def _open_udp_output(output: Output, ifindex: int, version: int) -> socket.socke
             sender.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, ifindex)
         for level, option, value in _ipv6_options(ifindex) if ipv6 else _ipv4_options(ifindex):
             sender.setsockopt(level, option, value)
-        if not isinstance(output.source, SourcePolicy):
-            sender.bind((str(output.source), 0))
-        if isinstance(output.to, Endpoint):
-            place = (str(output.to.address), output.to.port)
-            sender.connect((*place, 0, ifindex) if ipv6 else place)
     except OSError:
         sender.close()
         raise

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mcr.model.bpf import Destination
+from mcr.model.endpoint import Address
 from mcr.model.link import Link
 from mcr.model.rule import RuleId
 from mcr.model.ruleset import Ruleset
@@ -60,10 +61,17 @@ class OpenInterface:
 
 @dataclass(slots=True)
 class OpenedOutput:
-    """A socket, and the plan that it was opened for."""
+    """
+    A socket, and the plan that it was opened for.
+
+    Attributes:
+        source, port: that it sends from; unspecified where the kernel decides for each datagram.
+    """
 
     plan: OutputPlan
     socket: socket.socket
+    source: Address
+    port: int
 
 
 @dataclass(slots=True)

@@ -13,7 +13,14 @@ from mcr.model.rule import Output, Rule, RuleId
 from mcr.model.stats import total_interface, total_output, total_rule
 from mcr.model.steering import Steering
 from mcr.supervisor.actions import Action, HoldPort, Join, OpenOutput, OpenRings, SetFilter
-from mcr.supervisor.layout import Layout, memberships_for, missing, port_hold_for, why_output_pending
+from mcr.supervisor.layout import (
+    Layout,
+    leaves_as_packets,
+    memberships_for,
+    missing,
+    port_hold_for,
+    why_output_pending,
+)
 from mcr.supervisor.lifecycle import WorkerState
 from mcr.supervisor.state import OpenInterface, State, Worker
 from mcr.wire.counters import Snapshot, bucket_end_us
@@ -204,6 +211,7 @@ class Report:
             "dscp": policy_text(output.dscp),
             "source": str(output.source),
             "rate": str(output.rate) if output.rate else None,
+            "path": "link" if leaves_as_packets(output, self._state.links, self._state.wishes) else "stack",
             "state": "pending" if pending else "failing" if failing else "active",
             "reason": pending or failing,
         }

@@ -15,13 +15,14 @@ from mcr.model.rule import Origin, Output, Rule
 
 
 class OutputDocument(TypedDict):
-    """One output of a rule."""
+    """One output of a rule; *path* says whether the IP stack sends it, or the link gets whole packets."""
 
     to: str
     ttl: str | int
     dscp: str | int
     source: str
     rate: str | None
+    path: Literal["link", "stack"]
     state: Literal["active", "pending", "failing"]
     reason: str | None
 

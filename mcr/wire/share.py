@@ -17,7 +17,7 @@ from mcr.model.share import PlacedOutput, PlacedRule, Share
 ABI = 1
 HEADER = struct.Struct("=IIIIQQ")  # struct mcr_share_header
 RULE = struct.Struct("=16sIIHHBBHIIIII")  # struct mcr_rule
-OUTPUT = struct.Struct("=16sIIQHhBBBBBBBB6sHI")  # struct mcr_output
+OUTPUT = struct.Struct("=16sIIQHhBBBBBBBB6sBBI")  # struct mcr_output
 
 _KEY = struct.Struct("=16sIHHBBI")
 _SLOT_BYTES = 4
@@ -31,7 +31,7 @@ _TTL_POLICIES: Mapping[Ttl, tuple[int, int]] = {
 }
 _TTL_FIXED = 3
 _DSCP_KEEP, _DSCP_FIXED = 0, 1
-_ENGINE_UDP, _ENGINE_MAPPED, _ENGINE_ETHERNET = range(3)
+_ENGINE_UDP, _ENGINE_MAPPED, _ENGINE_ETHERNET, _ENGINE_KEEPING = range(4)
 _V4_MAPPED = bytes(10) + b"\xff\xff"
 _FNV_OFFSET = 0xCBF29CE484222325
 _FNV_PRIME = 0x100000001B3
@@ -122,9 +122,7 @@ def _match(given: Endpoint) -> tuple[int, int, int, int]:
 
 def _pack_output(placed: PlacedOutput) -> bytes:
     output = placed.output
-    keeps_source = output.source is SourcePolicy.KEEP
     address, *port = _destination(output.to)
-    fixed_engine = _ENGINE_UDP if isinstance(output.to, Endpoint) else _ENGINE_MAPPED
     return OUTPUT.pack(
         mapped(address),
         placed.ifindex,
@@ -134,12 +132,19 @@ def _pack_output(placed: PlacedOutput) -> bytes:
         output.rate is not None and output.rate.unit is RateUnit.BITS,
         *_TTL_POLICIES.get(output.ttl, (_TTL_FIXED, output.ttl)),
         *((_DSCP_KEEP, 0) if isinstance(output.dscp, DscpPolicy) else (_DSCP_FIXED, output.dscp)),
-        _ENGINE_ETHERNET if keeps_source else fixed_engine,
-        _ETHERNET_HEADER_BYTES if keeps_source and placed.link_address else 0,
-        placed.link_address if keeps_source else b"",
+        _engine(placed),
+        _ETHERNET_HEADER_BYTES if placed.as_packets and placed.link_address else 0,
+        placed.link_address if placed.as_packets else b"",
+        placed.version == 6,
         0,
         placed.slot,
     )
+
+
+def _engine(placed: PlacedOutput) -> int:
+    if placed.as_packets:
+        return _ENGINE_KEEPING if placed.output.source is SourcePolicy.KEEP else _ENGINE_ETHERNET
+    return _ENGINE_UDP if isinstance(placed.output.to, Endpoint) else _ENGINE_MAPPED
 
 
 def _destination(to: Endpoint | Mapped) -> tuple[Address, int, int, int]:

@@ -3,10 +3,10 @@ Messages between the supervisor and a worker: one msgpack map per packet, descri
 
 ::
 
-    supervisor -> worker   hello    who you are; 1 descriptor: the shared counters
+    supervisor -> worker   hello    who you are; the shared counters, and packet sockets of `PRIORITIES`
                            ring     an interface to read; 1: its packet socket
                            watch    an interface to look at what matches no rule; 1: a packet socket
-                           outputs  where to send; one connected UDP socket each
+                           outputs  where to send; one UDP socket each
                            share    the table to install; 1: a memory file with the share
     worker -> supervisor   ready    the proof of confinement
                            loop     the guard has broken a loop
@@ -25,6 +25,8 @@ from mcr.wire import codec
 MAX_DESCRIPTORS = 128
 MAX_MESSAGE_BYTES = 1 << 16
 ADDRESS_BYTES = 16
+MAX_PORT = 65535
+PRIORITIES = 4  # MCR_PRIORITIES in native/mcr.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +62,27 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Output slots, and the IP version of each one's socket; at most `MAX_DESCRIPTORS`."""
+    """
+    Output slots, and where each one's socket sends from; at most `MAX_DESCRIPTORS`.
+
+    Attributes:
+        sources: addresses of 16 bytes, one behind the other.
+        ports: of the sources.
+    """
 
     kind: ClassVar[str] = "outputs"
     slots: Sequence[int]
-    versions: Sequence[int]
+    sources: bytes
+    ports: Sequence[int]
+
+    def __post_init__(self) -> None:
+        outputs, sources, ports = len(self.slots), len(self.sources) / ADDRESS_BYTES, len(self.ports)
+        if not outputs == sources == ports:
+            raise PeerError(
+                f"got {outputs} outputs with {sources:g} sources and {ports} ports, expected as many"
+            )
+        if not all(0 <= port <= MAX_PORT for port in self.ports):
+            raise PeerError(f"got ports {self.ports}, expected 0 to {MAX_PORT}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,12 +51,16 @@ class Dataplane:
         """Look at the packets of an interface that match no rule."""
         _check("watch", f"slot {slot}", lib.mcr_relay__attach_watch(self._relay, slot, descriptor))
 
-    def attach_output(self, slot: int, descriptor: int, ip_version: int) -> None:
-        """Send an output's payloads through a connected UDP socket."""
+    def attach_packets(self, descriptors: Sequence[int]) -> None:
+        """Write whole packets through packet sockets, one for each priority."""
+        lib.mcr_relay__attach_packets(self._relay, descriptors)
+
+    def attach_output(self, slot: int, descriptor: int, source: bytes, port: int) -> None:
+        """Send an output's payloads through a UDP socket, or from its address (16 bytes) and port."""
         _check(
             "attach output",
             f"slot {slot}",
-            lib.mcr_relay__attach_output(self._relay, slot, descriptor, ip_version),
+            lib.mcr_relay__attach_output(self._relay, slot, descriptor, source, port),
         )
 
     def install(self, descriptor: int, length: int) -> tuple[int, int]:

@@ -33,10 +33,11 @@ class Link:
                 (descriptor,) = descriptors
                 self._dataplane.attach_watch(message.slot, descriptor)
             case wire.Outputs():
-                for slot, version, descriptor in zip(
-                    message.slots, message.versions, descriptors, strict=True
+                sources = _addresses(message.sources)
+                for slot, descriptor, source, port in zip(
+                    message.slots, descriptors, sources, message.ports, strict=True
                 ):
-                    self._dataplane.attach_output(slot, descriptor, version)
+                    self._dataplane.attach_output(slot, descriptor, source, port)
             case wire.ShareFile():
                 (descriptor,) = descriptors
                 generation, digest = self._dataplane.install(descriptor, message.bytes)
@@ -59,3 +60,8 @@ def _check_count(message: wire.ToWorker | wire.FromWorker, descriptors: list[int
         for descriptor in descriptors:
             os.close(descriptor)
         raise PeerError(f"got {message.kind} with {len(descriptors)} descriptors, expected {expected}")
+
+
+def _addresses(joined: bytes) -> list[bytes]:
+    size = wire.ADDRESS_BYTES
+    return [joined[at : at + size] for at in range(0, len(joined), size)]

@@ -23,6 +23,7 @@ from mcr.worker.link import Link
 
 # The default slack of 50 us would double the time that the relay waits for a batch to gather (prctl(2)).
 _TIMER_SLACK_NS = 1
+_HELLO_DESCRIPTORS = 1 + wire.PRIORITIES
 
 
 def main(arguments: list[str]) -> int:
@@ -49,13 +50,17 @@ def _close_all_but(channel: int) -> None:
 def _serve(channel: Channel) -> None:
     """Take what must be taken while it is allowed, give up everything else, then relay for ever."""
     hello, descriptors = channel.receive()
-    if not isinstance(hello, wire.Hello) or len(descriptors) != 1:
-        raise PeerError(f"got {hello} with {len(descriptors)} descriptors, expected hello with the counters")
+    if not isinstance(hello, wire.Hello) or len(descriptors) != _HELLO_DESCRIPTORS:
+        raise PeerError(
+            f"got {hello} with {len(descriptors)} descriptors, expected hello with {_HELLO_DESCRIPTORS}"
+        )
+    counters, *packet_senders = descriptors
     if hello.cpu >= 0:
         os.sched_setaffinity(0, {hello.cpu})
     prctl.set_name(f"mcr-worker-{hello.worker}")
     prctl.set_timerslack(_TIMER_SLACK_NS)
-    dataplane = Dataplane(descriptors[0])
+    dataplane = Dataplane(counters)
+    dataplane.attach_packets(packet_senders)
     dataplane.set_number(hello.worker, hello.workers)
     dataplane.set_pace(hello.coalesce_us, busy_poll=hello.busy_poll, batch=hello.batch)
     status = confine.StatusFile()

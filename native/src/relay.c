@@ -180,13 +180,19 @@ int mcr_relay__attach_ring(struct mcr_relay *relay, uint32_t slot, int fd, uint3
 	return error;
 }
 
-int mcr_relay__attach_output(struct mcr_relay *relay, uint32_t slot, int fd, int ip_version)
+void mcr_relay__attach_packets(struct mcr_relay *relay, const int fds[MCR_PRIORITIES])
+{
+	memcpy(relay->transmit.packet_fds, fds, sizeof(relay->transmit.packet_fds));
+}
+
+int mcr_relay__attach_output(struct mcr_relay *relay, uint32_t slot, int fd,
+			     const uint8_t source[16], uint16_t source_port)
 {
 	if (slot >= MCR_MAX_OUTPUTS) {
 		close(fd);
 		return -EINVAL;
 	}
-	mcr_transmit__attach(&relay->transmit, slot, fd, ip_version);
+	mcr_transmit__attach(&relay->transmit, slot, fd, source, source_port);
 	return 0;
 }
 
@@ -211,7 +217,7 @@ static void close_unused(struct mcr_relay *relay)
 			close_interface(relay, slot);
 	for (uint32_t slot = 0; slot < MCR_MAX_OUTPUTS; slot++)
 		if (relay->transmit.senders[slot].fd >= 0 && !relay->table->output_used[slot])
-			mcr_transmit__attach(&relay->transmit, slot, -1, 4);
+			mcr_transmit__detach(&relay->transmit, slot);
 	list_rings(relay);
 }
 

@@ -99,7 +99,7 @@ static bool rule_is_sound(const struct mcr_share_header *header, const struct mc
 static bool output_is_sound(const struct mcr_output *output)
 {
 	return output->slot < MCR_MAX_OUTPUTS && output->ttl_policy <= MCR_TTL_FIXED &&
-	       output->dscp_policy <= MCR_DSCP_FIXED && output->engine <= MCR_ENGINE_ETHERNET &&
+	       output->dscp_policy <= MCR_DSCP_FIXED && output->engine <= MCR_ENGINE_KEEPING &&
 	       output->prefix_bits <= 128 && (!output->link_bytes || output->link_bytes == 14);
 }
 

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #define FIRST_BACKOFF_NS 10000000ull
@@ -17,6 +16,7 @@
 int mcr_transmit__init(struct mcr_transmit *transmit, struct mcr_shared *shared)
 {
 	transmit->tracer.shared = &shared->trace;
+	memset(transmit->packet_fds, -1, sizeof(transmit->packet_fds));
 	mcr_transmit__set_number(transmit, 0, 1);
 	transmit->senders = calloc(MCR_MAX_OUTPUTS, sizeof(struct mcr_sender));
 	/* A lane takes memory only once it is used. */
@@ -24,6 +24,7 @@ int mcr_transmit__init(struct mcr_transmit *transmit, struct mcr_shared *shared)
 	transmit->dirty = calloc(MCR_LANES, sizeof(uint32_t));
 	for (uint32_t slot = 0; transmit->senders && slot < MCR_MAX_OUTPUTS; slot++) {
 		transmit->senders[slot].fd = -1;
+		transmit->senders[slot].segment_bytes_limit = MCR_GATHER_BYTES;
 		transmit->senders[slot].counters = &shared->outputs[slot];
 	}
 	return transmit->senders && transmit->lanes && transmit->dirty ? 0 : -ENOMEM;
@@ -32,7 +33,10 @@ int mcr_transmit__init(struct mcr_transmit *transmit, struct mcr_shared *shared)
 void mcr_transmit__free(struct mcr_transmit *transmit)
 {
 	for (uint32_t slot = 0; transmit->senders && slot < MCR_MAX_OUTPUTS; slot++)
-		mcr_transmit__attach(transmit, slot, -1, 4);
+		mcr_transmit__detach(transmit, slot);
+	for (uint32_t i = 0; i < MCR_PRIORITIES; i++)
+		if (transmit->packet_fds[i] >= 0)
+			close(transmit->packet_fds[i]);
 	free(transmit->senders);
 	free(transmit->lanes);
 	free(transmit->dirty);
@@ -46,31 +50,28 @@ void mcr_transmit__set_number(struct mcr_transmit *transmit, uint32_t worker, ui
 		transmit->ip_id_step *= 2;
 }
 
-/* Anywhere: a predecessor may have left fragments at a receiver that waits for the rest of them. */
-static void start_identifications(const struct mcr_transmit *transmit, struct mcr_sender *sender)
-{
-	uint16_t random;
-
-	if (getrandom(&random, sizeof(random), GRND_NONBLOCK) < 0)
-		random = 0;
-	sender->ip_id_step = transmit->ip_id_step;
-	sender->ip_id = (uint16_t)(random * sender->ip_id_step + transmit->ip_id_remainder);
-}
-
-void mcr_transmit__attach(struct mcr_transmit *transmit, uint32_t slot, int fd, int ip_version)
+void mcr_transmit__attach(struct mcr_transmit *transmit, uint32_t slot, int fd,
+			  const uint8_t source[16], uint16_t source_port)
 {
 	struct mcr_sender *sender = &transmit->senders[slot];
 
 	if (sender->fd >= 0)
 		close(sender->fd);
-	start_identifications(transmit, sender);
 	sender->fd = fd;
-	sender->ipv6 = ip_version == 6;
+	memcpy(sender->source, source, 16);
+	sender->source_port = source_port;
 	sender->segment_bytes_limit = MCR_GATHER_BYTES;
 	sender->longer_at_ns = 0;
 	sender->retry_at_ns = 0;
 	sender->backoff_ns = 0;
 	sender->allowed_at_ns = 0;
+}
+
+void mcr_transmit__detach(struct mcr_transmit *transmit, uint32_t slot)
+{
+	static const uint8_t nowhere[16];
+
+	mcr_transmit__attach(transmit, slot, -1, nowhere, 0);
 }
 
 static enum mcr_not_sent reason_of(int error)
@@ -151,18 +152,55 @@ static void count_not_sent(struct mcr_transmit *transmit, const struct mcr_lane 
 	trace(transmit, lane, first, count, reason + 1u);
 }
 
-static int send_segments(struct mcr_sender *sender, const struct mcr_lane *lane)
+/* The device or the path may not take segments of this length (udp_send_skb in net/ipv4/udp.c). */
+static bool segments_refused(int error)
 {
-	return sender->output->engine == MCR_ENGINE_ETHERNET ?
-		       mcr_ethernet__send_segments(sender, lane) :
-		       mcr_udp__send_segments(sender, lane);
+	return error == -EINVAL || error == -EMSGSIZE || error == -EIO || error == -EOPNOTSUPP;
 }
 
-static int send_singly(struct mcr_sender *sender, const struct mcr_lane *lane, uint32_t first)
+static bool writes_packets(const struct mcr_transmit *transmit, const struct mcr_output *output)
 {
-	return sender->output->engine == MCR_ENGINE_ETHERNET ?
-		       mcr_ethernet__send_singly(sender, lane, first) :
-		       mcr_udp__send_singly(sender, lane, first);
+	return output->engine >= MCR_ENGINE_ETHERNET && transmit->packet_fds[0] >= 0;
+}
+
+/* Whether it may leave through the IP stack: not from another host's address. */
+static bool has_udp_socket(const struct mcr_sender *sender)
+{
+	return sender->output->engine != MCR_ENGINE_KEEPING && sender->fd >= 0;
+}
+
+/* An address of this host is that of the UDP socket, also for packets. */
+static bool has_socket(const struct mcr_transmit *transmit, const struct mcr_sender *sender)
+{
+	if (sender->output->engine == MCR_ENGINE_KEEPING)
+		return transmit->packet_fds[0] >= 0;
+	return has_udp_socket(sender);
+}
+
+/* Packet sockets take super-packets since Linux 6.2 (virtio_net_hdr_to_skb), UDP sockets since
+ * 4.18. */
+static int send_segments(struct mcr_transmit *transmit, const struct mcr_lane *lane)
+{
+	const struct mcr_sender *sender = &transmit->senders[lane->slot];
+	int sent = -EOPNOTSUPP;
+
+	if (writes_packets(transmit, sender->output))
+		sent = mcr_ethernet__send_segments(transmit, lane);
+	if (has_udp_socket(sender) && segments_refused(sent))
+		sent = mcr_udp__send_segments(sender, lane);
+	return sent;
+}
+
+/* What is too long for the link is for the IP stack to fragment, if it may leave that way. */
+static int send_singly(struct mcr_transmit *transmit, const struct mcr_lane *lane, uint32_t first)
+{
+	const struct mcr_sender *sender = &transmit->senders[lane->slot];
+	bool fits = !has_udp_socket(sender) ||
+		    !mcr_ethernet__needs_fragments(sender->output, &lane->payloads[first]);
+
+	if (writes_packets(transmit, sender->output) && fits)
+		return mcr_ethernet__send_singly(transmit, lane, first);
+	return mcr_udp__send_singly(sender, lane, first);
 }
 
 /*
@@ -179,7 +217,7 @@ static bool flush_singly(struct mcr_transmit *transmit, const struct mcr_lane *l
 	bool second_chance = true, any = false;
 
 	while (done < lane->gathered) {
-		int sent = error ? error : send_singly(sender, lane, done);
+		int sent = error ? error : send_singly(transmit, lane, done);
 		enum mcr_not_sent reason;
 
 		error = 0;
@@ -204,12 +242,6 @@ static bool flush_singly(struct mcr_transmit *transmit, const struct mcr_lane *l
 		break;
 	}
 	return any;
-}
-
-/* The device or the path may not take segments of this length (udp_send_skb in net/ipv4/udp.c). */
-static bool segments_refused(int error)
-{
-	return error == -EINVAL || error == -EMSGSIZE || error == -EIO || error == -EOPNOTSUPP;
 }
 
 /* The path may take longer segments by now: its MTU changes without notice. */
@@ -244,7 +276,7 @@ static void flush_gathered(struct mcr_transmit *transmit, const struct mcr_lane 
 		flush_singly(transmit, lane, 0);
 		return;
 	}
-	sent = send_segments(sender, lane);
+	sent = send_segments(transmit, lane);
 	if (sent > 0) {
 		count_sent(transmit, lane, 0, lane->gathered);
 		note_segments_sent(sender, lane->segment_bytes);
@@ -255,20 +287,25 @@ static void flush_gathered(struct mcr_transmit *transmit, const struct mcr_lane 
 	}
 }
 
+static void empty(struct mcr_lane *lane)
+{
+	lane->gathered = 0;
+	lane->bytes = 0;
+}
+
 static void flush_lane(struct mcr_transmit *transmit, struct mcr_lane *lane)
 {
 	const struct mcr_sender *sender = &transmit->senders[lane->slot];
 
 	if (!lane->gathered)
 		return;
-	if (sender->fd < 0)
+	if (!has_socket(transmit, sender))
 		count_not_sent(transmit, lane, 0, lane->gathered, MCR_NOT_SENT_NO_SOCKET);
 	else if (transmit->now_ns < sender->retry_at_ns)
 		count_not_sent(transmit, lane, 0, lane->gathered, MCR_NOT_SENT_BACKING_OFF);
 	else
 		flush_gathered(transmit, lane);
-	lane->gathered = 0;
-	lane->bytes = 0;
+	empty(lane);
 }
 
 /*
@@ -278,7 +315,7 @@ static void flush_lane(struct mcr_transmit *transmit, struct mcr_lane *lane)
 static bool within_rate(struct mcr_transmit *transmit, struct mcr_sender *sender, uint32_t bytes)
 {
 	const struct mcr_output *output = sender->output;
-	uint32_t packet_bytes = bytes + UDP_BYTES + (sender->ipv6 ? IPV6_BYTES : IPV4_BYTES);
+	uint32_t packet_bytes = bytes + UDP_BYTES + (output->ipv6 ? IPV6_BYTES : IPV4_BYTES);
 	uint64_t cost_ns =
 		(output->rate_in_bits ? 8ull * packet_bytes : 1) * NS_PER_S / output->rate;
 	uint64_t now_ns = transmit->now_ns;
@@ -310,6 +347,14 @@ static void gather(struct mcr_transmit *transmit, struct mcr_lane *lane, const u
 	lane->payloads[lane->gathered++] =
 		(struct iovec){ .iov_base = (void *)payload, .iov_len = bytes };
 	lane->bytes += bytes;
+}
+
+/* Whether what leaves differs by more than its time to live and DSCP. */
+static bool has_flows(const struct mcr_output *output)
+{
+	if (output->engine == MCR_ENGINE_ETHERNET)
+		return output->prefix_bits < 128 || !output->port;
+	return output->engine != MCR_ENGINE_UDP;
 }
 
 /* What differs between flows of one output: ends of addresses, and ports. */
@@ -376,7 +421,8 @@ static void map_address(uint8_t address[16], const struct mcr_output *output,
 			(uint8_t)((output->address[bytes] & mask) | (group[bytes] & ~mask));
 }
 
-static struct mcr_flow flow_of(const struct mcr_output *output, const struct mcr_datagram *datagram)
+static struct mcr_flow flow_of(const struct mcr_output *output, const struct mcr_sender *sender,
+			       const struct mcr_datagram *datagram)
 {
 	struct mcr_flow flow = { .ttl = ttl_of(output, datagram),
 				 .dscp = output->dscp_policy == MCR_DSCP_KEEP ? datagram->dscp :
@@ -386,9 +432,12 @@ static struct mcr_flow flow_of(const struct mcr_output *output, const struct mcr
 		return flow;
 	map_address(flow.address, output, datagram->group);
 	flow.port = output->port ? output->port : (uint16_t)(datagram->port + output->port_offset);
-	if (output->engine == MCR_ENGINE_ETHERNET) {
+	if (output->engine == MCR_ENGINE_KEEPING) {
 		memcpy(flow.source, datagram->source, 16);
 		flow.source_port = datagram->source_port;
+	} else if (output->engine == MCR_ENGINE_ETHERNET) {
+		memcpy(flow.source, sender->source, 16);
+		flow.source_port = sender->source_port;
 	}
 	return flow;
 }
@@ -410,14 +459,14 @@ void mcr_transmit__add(struct mcr_transmit *transmit, const struct mcr_output *o
 		       const struct mcr_datagram *datagram, uint32_t segment_bytes)
 {
 	struct mcr_sender *sender = &transmit->senders[output->slot];
-	struct mcr_flow flow = flow_of(output, datagram);
+	struct mcr_flow flow = flow_of(output, sender, datagram);
 	struct mcr_lane *lane = NULL;
 	const uint8_t *payload = datagram->payload;
 	uint32_t left = datagram->payload_bytes;
 
 	sender->output = output;
 	if (flow.ttl)
-		lane = enter_lane(transmit, output->slot, &flow, output->engine != MCR_ENGINE_UDP);
+		lane = enter_lane(transmit, output->slot, &flow, has_flows(output));
 	do {
 		uint32_t bytes = segment_bytes && left > segment_bytes ? segment_bytes : left;
 
@@ -435,13 +484,67 @@ void mcr_transmit__add(struct mcr_transmit *transmit, const struct mcr_output *o
 	} while (left);
 }
 
+static bool may_leave_with_others(const struct mcr_transmit *transmit, const struct mcr_lane *lane)
+{
+	const struct mcr_sender *sender = &transmit->senders[lane->slot];
+
+	return lane->gathered == 1 && writes_packets(transmit, sender->output) &&
+	       has_socket(transmit, sender) && transmit->now_ns >= sender->retry_at_ns &&
+	       !mcr_ethernet__needs_fragments(sender->output, lane->payloads);
+}
+
+/* What stops a call concerns the first lane that it did not send. */
+static void flush_together(struct mcr_transmit *transmit, struct mcr_lane *const *lanes,
+			   uint32_t count)
+{
+	uint32_t done = 0;
+
+	while (done < count) {
+		int sent = mcr_ethernet__send_together(transmit, lanes + done, count - done);
+
+		if (sent <= 0) {
+			flush_singly(transmit, lanes[done], sent);
+			empty(lanes[done++]);
+		}
+		for (; sent > 0; sent--) {
+			count_sent(transmit, lanes[done], 0, 1);
+			empty(lanes[done++]);
+		}
+	}
+}
+
+/* Lanes that leave in one call, of each priority. */
+struct together {
+	struct mcr_lane *lanes[MCR_GATHER_PAYLOADS];
+	uint32_t count;
+};
+
+static void join(struct mcr_transmit *transmit, struct together *together, struct mcr_lane *lane)
+{
+	together->lanes[together->count++] = lane;
+	if (together->count == MCR_GATHER_PAYLOADS) {
+		flush_together(transmit, together->lanes, together->count);
+		together->count = 0;
+	}
+}
+
 void mcr_transmit__flush(struct mcr_transmit *transmit)
 {
+	struct together together[MCR_PRIORITIES];
+
+	for (uint32_t i = 0; i < MCR_PRIORITIES; i++)
+		together[i].count = 0;
 	for (uint32_t i = 0; i < transmit->dirty_count; i++) {
 		struct mcr_lane *lane = &transmit->lanes[transmit->dirty[i]];
+		const struct mcr_output *output = transmit->senders[lane->slot].output;
 
-		flush_lane(transmit, lane);
 		lane->dirty = false;
+		if (may_leave_with_others(transmit, lane))
+			join(transmit, &together[mcr_ethernet__priority(output, lane)], lane);
+		else
+			flush_lane(transmit, lane);
 	}
+	for (uint32_t i = 0; i < MCR_PRIORITIES; i++)
+		flush_together(transmit, together[i].lanes, together[i].count);
 	transmit->dirty_count = 0;
 }

@@ -1,7 +1,8 @@
 /*
  * Sending: payloads that can leave in one call gather in a lane within a batch.
  *
- * An output sends through an engine: UDP sockets (udp.c), or whole packets (ethernet.c).
+ * An output sends through UDP sockets (udp.c), or writes whole packets (ethernet.c).  Lanes that
+ * gathered a single payload leave together, as packets of one call.
  */
 #pragma once
 
@@ -22,7 +23,7 @@
  * compared. */
 struct mcr_flow {
 	uint8_t address[16];
-	uint8_t source[16]; /* only where the original source is kept */
+	uint8_t source[16]; /* only in whole packets */
 	uint16_t port;
 	uint16_t source_port;
 	uint8_t ttl;
@@ -41,10 +42,11 @@ struct mcr_lane {
 };
 
 struct mcr_sender {
-	int fd; /* -1: none */
-	bool ipv6;
-	uint16_t ip_id; /* of the next datagram that leaves in fragments (RFC 791) */
-	uint16_t ip_id_step;
+	int fd;		    /* a UDP socket; -1: none */
+	uint8_t source[16]; /* that it sends from */
+	uint16_t source_port;
+	uint16_t ip_id;		      /* of the next packet (RFC 791) */
+	uint16_t ip_id_step;	      /* 0: none has left */
 	uint32_t segment_bytes_limit; /* longer ones did not fit the path in one segment */
 	uint64_t longer_at_ns;	      /* when they are tried again */
 	uint64_t retry_at_ns;
@@ -59,6 +61,7 @@ struct mcr_transmit {
 	struct mcr_lane *lanes;	    /* MCR_LANES */
 	uint32_t *dirty;	    /* lanes with payloads */
 	uint32_t dirty_count;
+	int packet_fds[MCR_PRIORITIES]; /* by which whole packets leave, -1: none */
 	uint64_t now_ns;
 	/* Workers may fragment for the same source and destination at the same time: each has the
 	 * identifications with its own remainder. */
@@ -70,19 +73,29 @@ struct mcr_transmit {
 int mcr_transmit__init(struct mcr_transmit *transmit, struct mcr_shared *shared);
 void mcr_transmit__free(struct mcr_transmit *transmit);
 void mcr_transmit__set_number(struct mcr_transmit *transmit, uint32_t worker, uint32_t workers);
-void mcr_transmit__attach(struct mcr_transmit *transmit, uint32_t slot, int fd, int ip_version);
+void mcr_transmit__attach(struct mcr_transmit *transmit, uint32_t slot, int fd,
+			  const uint8_t source[16], uint16_t source_port);
+void mcr_transmit__detach(struct mcr_transmit *transmit, uint32_t slot);
 /* Gather a datagram, in pieces of segment_bytes unless that is 0, for one output of the table in
  * use.  The payload must stay where it is until the flush. */
 void mcr_transmit__add(struct mcr_transmit *transmit, const struct mcr_output *output,
 		       const struct mcr_datagram *datagram, uint32_t segment_bytes);
 void mcr_transmit__flush(struct mcr_transmit *transmit);
 
-/* ---- engines: each gives a count of payloads sent, or a negative errno ---- */
+/* ---- udp.c and ethernet.c: each gives a count of payloads sent, or a negative errno ---- */
 
 /* All payloads of the lane in one call. */
-int mcr_udp__send_segments(struct mcr_sender *sender, const struct mcr_lane *lane);
-int mcr_ethernet__send_segments(struct mcr_sender *sender, const struct mcr_lane *lane);
+int mcr_udp__send_segments(const struct mcr_sender *sender, const struct mcr_lane *lane);
+int mcr_ethernet__send_segments(struct mcr_transmit *transmit, const struct mcr_lane *lane);
 /* Payloads from "first" on, each as a datagram of its own; the errno is that of the first. */
-int mcr_udp__send_singly(struct mcr_sender *sender, const struct mcr_lane *lane, uint32_t first);
-int mcr_ethernet__send_singly(struct mcr_sender *sender, const struct mcr_lane *lane,
+int mcr_udp__send_singly(const struct mcr_sender *sender, const struct mcr_lane *lane,
+			 uint32_t first);
+int mcr_ethernet__send_singly(struct mcr_transmit *transmit, const struct mcr_lane *lane,
 			      uint32_t first);
+/* The single payloads of up to MCR_GATHER_PAYLOADS lanes of one priority, none of which needs
+ * fragments. */
+int mcr_ethernet__send_together(struct mcr_transmit *transmit, struct mcr_lane *const *lanes,
+				uint32_t count);
+/* By which of the packet sockets a lane leaves. */
+uint32_t mcr_ethernet__priority(const struct mcr_output *output, const struct mcr_lane *lane);
+bool mcr_ethernet__needs_fragments(const struct mcr_output *output, const struct iovec *payload);

@@ -34,15 +34,15 @@ static void put_control(const struct mcr_sender *sender, const struct mcr_lane *
 			uint16_t segment_bytes, union control *control, struct msghdr *message)
 {
 	int ttl = lane->flow.ttl, tos = lane->flow.dscp << DSCP_SHIFT;
-	int level = sender->ipv6 ? IPPROTO_IPV6 : IPPROTO_IP;
+	int level = sender->output->ipv6 ? IPPROTO_IPV6 : IPPROTO_IP;
 	struct cmsghdr *header;
 
 	message->msg_control = control->bytes;
 	message->msg_controllen = sizeof(control->bytes);
-	header = put(CMSG_FIRSTHDR(message), level, sender->ipv6 ? IPV6_HOPLIMIT : IP_TTL, &ttl,
-		     sizeof(ttl));
-	header = put(CMSG_NXTHDR(message, header), level, sender->ipv6 ? IPV6_TCLASS : IP_TOS, &tos,
-		     sizeof(tos));
+	header = put(CMSG_FIRSTHDR(message), level, sender->output->ipv6 ? IPV6_HOPLIMIT : IP_TTL,
+		     &ttl, sizeof(ttl));
+	header = put(CMSG_NXTHDR(message, header), level,
+		     sender->output->ipv6 ? IPV6_TCLASS : IP_TOS, &tos, sizeof(tos));
 	if (segment_bytes)
 		put(CMSG_NXTHDR(message, header), IPPROTO_UDP, UDP_SEGMENT, &segment_bytes,
 		    sizeof(segment_bytes));
@@ -50,15 +50,15 @@ static void put_control(const struct mcr_sender *sender, const struct mcr_lane *
 		message->msg_controllen = 2 * CMSG_SPACE(sizeof(int));
 }
 
-/* A mapped output's socket is not connected: the destination goes with every call. */
+/* Only the socket of an output that sends nothing else is sure to be connected. */
 static void put_name(const struct mcr_sender *sender, const struct mcr_lane *lane, union name *name,
 		     struct msghdr *message)
 {
-	if (sender->output->engine != MCR_ENGINE_MAPPED)
+	if (sender->output->engine == MCR_ENGINE_UDP)
 		return;
 	memset(name, 0, sizeof(*name));
 	message->msg_name = name;
-	if (sender->ipv6) {
+	if (sender->output->ipv6) {
 		name->ipv6.sin6_family = AF_INET6;
 		name->ipv6.sin6_port = htons(lane->flow.port);
 		name->ipv6.sin6_scope_id = sender->output->ifindex;
@@ -72,7 +72,7 @@ static void put_name(const struct mcr_sender *sender, const struct mcr_lane *lan
 	}
 }
 
-int mcr_udp__send_segments(struct mcr_sender *sender, const struct mcr_lane *lane)
+int mcr_udp__send_segments(const struct mcr_sender *sender, const struct mcr_lane *lane)
 {
 	union control control = { 0 };
 	union name name;
@@ -84,7 +84,8 @@ int mcr_udp__send_segments(struct mcr_sender *sender, const struct mcr_lane *lan
 	return sendmsg(sender->fd, &message, MSG_DONTWAIT) < 0 ? -errno : lane->gathered;
 }
 
-int mcr_udp__send_singly(struct mcr_sender *sender, const struct mcr_lane *lane, uint32_t first)
+int mcr_udp__send_singly(const struct mcr_sender *sender, const struct mcr_lane *lane,
+			 uint32_t first)
 {
 	union control control = { 0 };
 	union name name;

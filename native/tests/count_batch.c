@@ -93,11 +93,15 @@ int __wrap_clock_gettime(clockid_t clock, struct timespec *now)
 
 static void add_rule(const struct variant *variant, uint32_t group, uint8_t prefix_bits)
 {
+	struct mcr_output *output;
 	uint8_t address[16];
 
 	packet__map_v4(address, group);
 	share__add_rule(&share, 0, address, PORT)->prefix_bits = prefix_bits;
-	share__add_output(&share, MCR_TTL_AUTO, 0);
+	output = share__add_output(&share, MCR_TTL_AUTO, 0);
+	packet__map_v4(output->address, group);
+	output->engine = MCR_ENGINE_ETHERNET;
+	output->link_bytes = LINK_BYTES;
 	for (uint32_t i = variant->sources; i > 0; i--) {
 		packet__map_v4(address, SENDER + i - 1);
 		share__add_source(&share, address);
@@ -118,6 +122,7 @@ static struct mcr_relay *make_relay(const struct variant *variant)
 {
 	int shared_fd = memfd_create("counters", MFD_CLOEXEC);
 	struct mcr_relay *relay;
+	uint8_t source[16];
 	uint64_t bytes;
 	int fd;
 
@@ -128,9 +133,12 @@ static struct mcr_relay *make_relay(const struct variant *variant)
 	fake_ring__init(&ring, RING_FRAME_BYTES, RING_FRAMES);
 	must(!mcr_relay__attach_ring(relay, 0, fake_ring__open(&ring), RING_FRAME_BYTES,
 				     RING_FRAMES));
-	/* Nobody looks at an output's descriptor, and no output is closed. */
+	/* Nobody looks at a descriptor for sending, and none is closed. */
+	mcr_relay__attach_packets(relay,
+				  (int[MCR_PRIORITIES]){ ring.fd, ring.fd, ring.fd, ring.fd });
+	packet__map_v4(source, SENDER);
 	for (uint32_t slot = 0; slot < share.header.outputs; slot++)
-		must(!mcr_relay__attach_output(relay, slot, ring.fd, 4));
+		must(!mcr_relay__attach_output(relay, slot, ring.fd, source, PORT));
 	fd = share__file(&share, &bytes);
 	must(!mcr_relay__install(relay, fd, bytes));
 	relay->shared->trace.every = variant->every;

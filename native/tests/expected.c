@@ -25,10 +25,12 @@ void expected__start_batch(struct expected *expected, uint64_t now_ns)
 		expected->outputs[i].next = expected->outputs[i].count = 0;
 }
 
-void expected__attach(struct expected *expected, uint32_t output, int ip_version)
+void expected__attach(struct expected *expected, uint32_t output, const uint8_t source[16],
+		      uint16_t source_port)
 {
 	expected->outputs[output].backlog_ns = 0;
-	expected->outputs[output].ipv6 = ip_version == 6;
+	memcpy(expected->outputs[output].source, source, 16);
+	expected->outputs[output].source_port = source_port;
 }
 
 /* ---- what a payload leaves with ---- */
@@ -50,9 +52,10 @@ static uint8_t ttl_of(const struct mcr_output *output, uint8_t arrived, bool gua
 	abort();
 }
 
-static struct expected_flow flow_of(const struct mcr_output *output,
+static struct expected_flow flow_of(const struct expected_output *to,
 				    const struct mcr_datagram *datagram, bool guarded)
 {
+	const struct mcr_output *output = to->config;
 	struct expected_flow flow = { .ttl = ttl_of(output, datagram->ttl, guarded),
 				      .dscp = datagram->dscp };
 
@@ -68,9 +71,12 @@ static struct expected_flow flow_of(const struct mcr_output *output,
 	flow.port = output->port;
 	if (!flow.port)
 		flow.port = (uint16_t)(datagram->port + output->port_offset);
-	if (output->engine == MCR_ENGINE_ETHERNET) {
+	if (output->engine == MCR_ENGINE_KEEPING) {
 		memcpy(flow.source, datagram->source, 16);
 		flow.source_port = datagram->source_port;
+	} else if (output->engine == MCR_ENGINE_ETHERNET) {
+		memcpy(flow.source, to->source, 16);
+		flow.source_port = to->source_port;
 	}
 	return flow;
 }
@@ -85,7 +91,7 @@ static bool exceeds_rate(const struct expected *expected, struct expected_output
 	if (!output->rate)
 		return false;
 	if (output->rate_in_bits)
-		units = 8 * (payload_bytes + 8 + (to->ipv6 ? 40 : 20));
+		units = 8 * (payload_bytes + 8 + (output->ipv6 ? 40 : 20));
 	to->backlog_ns = to->backlog_ns > passed_ns ? to->backlog_ns - passed_ns : 0;
 	to->backlog_at_ns = expected->now_ns;
 	if (to->backlog_ns > BURST_NS)
@@ -100,10 +106,11 @@ static void add_payloads(struct expected *expected, const struct mcr_output *out
 			 const struct mcr_datagram *datagram, bool guarded, uint32_t segment_bytes)
 {
 	struct expected_output *to = &expected->outputs[output->slot];
-	struct expected_flow flow = flow_of(output, datagram, guarded);
+	struct expected_flow flow;
 	uint32_t offset = 0;
 
 	to->config = output;
+	flow = flow_of(to, datagram, guarded);
 	do {
 		uint32_t count = datagram->payload_bytes - offset;
 

@@ -8,7 +8,7 @@
 #include "../src/table.h"
 #include "fake_ring.h"
 
-#define EXPECTED_OUTPUTS 24
+#define EXPECTED_OUTPUTS 28
 #define EXPECTED_RULES 16
 #define EXPECTED_PAYLOADS 16384
 
@@ -40,7 +40,8 @@ struct expected_output {
 	/* The rate limit, as a bucket that leaks: how long what it holds takes to flow off. */
 	uint64_t backlog_ns;
 	uint64_t backlog_at_ns;
-	bool ipv6;
+	uint8_t source[16]; /* of its socket */
+	uint16_t source_port;
 	uint32_t next; /* of the payloads, the first that has not been passed yet */
 	uint32_t count;
 	struct expected_payload payloads[EXPECTED_PAYLOADS];
@@ -64,8 +65,9 @@ void expected__start_batch(struct expected *expected, uint64_t now_ns);
 /* Another table came into force: a rule that is gone leaves nothing of its guard to the next. */
 void expected__install(struct expected *expected, const struct mcr_table *previous,
 		       const struct mcr_table *table);
-/* An output got a new socket. */
-void expected__attach(struct expected *expected, uint32_t output, int ip_version);
+/* An output got a new socket, with this address and port. */
+void expected__attach(struct expected *expected, uint32_t output, const uint8_t source[16],
+		      uint16_t source_port);
 /* Add a frame that is going to be read.  It must stay where it is until the batch is over. */
 void expected__add(struct expected *expected, const struct mcr_table *table, uint32_t slot,
 		   const struct fake_frame *frame, uint32_t kept);

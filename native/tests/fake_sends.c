@@ -13,13 +13,12 @@
 
 #define UDP_BYTES 8
 #define MOST_IP_BYTES 65535
+#define FIRST_IFINDEX 100
 
 static struct expected *expected;
 static uint8_t (*take_outcome)(void);
-static struct {
-	int fd;
-	int ip_version;
-} outputs[EXPECTED_OUTPUTS];
+static int udp_fds[EXPECTED_OUTPUTS];
+static int packet_fds[MCR_PRIORITIES];
 
 /* The datagram whose fragments come in. */
 static struct {
@@ -35,36 +34,60 @@ void fake_sends__init(struct expected *payloads, uint8_t (*outcome)(void))
 	expected = payloads;
 	take_outcome = outcome;
 	for (uint32_t i = 0; i < EXPECTED_OUTPUTS; i++)
-		outputs[i].fd = -1;
+		udp_fds[i] = -1;
 }
 
-void fake_sends__attach(uint32_t output, int fd, int ip_version)
+void fake_sends__attach(uint32_t output, int fd)
 {
 	/* A number that an output had before it was closed may come again. */
 	for (uint32_t i = 0; i < EXPECTED_OUTPUTS; i++)
-		if (outputs[i].fd == fd)
-			outputs[i].fd = -1;
-	outputs[output].fd = fd;
-	outputs[output].ip_version = ip_version;
+		if (udp_fds[i] == fd)
+			udp_fds[i] = -1;
+	udp_fds[output] = fd;
 }
 
-static uint32_t output_of(int fd)
+void fake_sends__attach_packets(const int fds[MCR_PRIORITIES])
 {
-	for (uint32_t i = 0; i < EXPECTED_OUTPUTS; i++)
-		if (outputs[i].fd == fd)
-			return i;
-	abort();
+	memcpy(packet_fds, fds, sizeof(packet_fds));
 }
 
-static bool is_ipv6(uint32_t output)
+uint32_t fake_sends__ifindex(uint32_t output)
 {
-	return outputs[output].ip_version == 6;
+	return FIRST_IFINDEX + output;
+}
+
+static bool is_packet_socket(int fd)
+{
+	for (uint32_t i = 0; i < MCR_PRIORITIES; i++)
+		if (packet_fds[i] == fd)
+			return true;
+	return false;
 }
 
 static const struct mcr_output *config_of(uint32_t output)
 {
 	must(expected->outputs[output].config != NULL);
 	return expected->outputs[output].config;
+}
+
+static bool is_ipv6(uint32_t output)
+{
+	return config_of(output)->ipv6;
+}
+
+static uint32_t output_of(int fd, const struct msghdr *message)
+{
+	const struct sockaddr_ll *link = message->msg_name;
+
+	if (is_packet_socket(fd)) {
+		must(message->msg_namelen == sizeof(*link) && link->sll_family == AF_PACKET);
+		must(link->sll_ifindex - FIRST_IFINDEX < EXPECTED_OUTPUTS);
+		return (uint32_t)link->sll_ifindex - FIRST_IFINDEX;
+	}
+	for (uint32_t i = 0; i < EXPECTED_OUTPUTS; i++)
+		if (udp_fds[i] == fd)
+			return i;
+	abort();
 }
 
 static int error_of(uint8_t outcome)
@@ -111,15 +134,20 @@ static uint16_t segment_in(const struct cmsghdr *header)
 	return bytes;
 }
 
-/* A connected socket needs no destination, and would not take another one. */
+/* Where an output sends nothing else its socket is connected, and needs no destination. */
 static void read_name(const struct msghdr *message, uint32_t output, struct expected_flow *flow)
 {
 	const struct sockaddr_in6 *ipv6 = message->msg_name;
 	const struct sockaddr_in *ipv4 = message->msg_name;
 
-	if (config_of(output)->engine != MCR_ENGINE_MAPPED) {
+	must(config_of(output)->engine != MCR_ENGINE_KEEPING);
+	if (config_of(output)->engine == MCR_ENGINE_UDP) {
 		must(!message->msg_name && !message->msg_namelen);
 		return;
+	}
+	if (config_of(output)->engine == MCR_ENGINE_ETHERNET) {
+		memcpy(flow->source, expected->outputs[output].source, 16);
+		flow->source_port = expected->outputs[output].source_port;
 	}
 	if (is_ipv6(output)) {
 		must(message->msg_namelen == sizeof(*ipv6) && ipv6->sin6_family == AF_INET6);
@@ -262,7 +290,6 @@ static struct packet read_packet(uint32_t output, const struct msghdr *message)
 	struct packet packet = { .link_bytes = config_of(output)->link_bytes };
 	size_t bytes = 0;
 
-	must(message->msg_namelen == sizeof(*link) && link->sll_family == AF_PACKET);
 	must(link->sll_ifindex == (int)config_of(output)->ifindex);
 	must(link->sll_protocol == htons(is_ipv6(output) ? ETH_P_IPV6 : ETH_P_IP));
 	must(!message->msg_control && message->msg_iov[0].iov_len > sizeof(packet.offloads));
@@ -375,42 +402,55 @@ static int send_fragment(uint32_t output, const struct msghdr *message, struct p
 	return 0;
 }
 
-static int send_packet(uint32_t output, const struct msghdr *message, uint8_t outcome)
+static int send_packet(uint32_t output, const struct msghdr *message, struct packet *packet,
+		       uint8_t outcome)
 {
-	struct packet packet = read_packet(output, message);
+	if (packet->fragment)
+		return send_fragment(output, message, packet, outcome);
+	return send_super_packet(output, message, packet, outcome);
+}
 
-	if (packet.fragment)
-		return send_fragment(output, message, &packet, outcome);
-	return send_super_packet(output, message, &packet, outcome);
+/* What queues go by (net/ipv4/route.c); an IPv6 socket leaves it at zero. */
+static void check_priority(int fd, uint32_t output, const struct expected_flow *flow)
+{
+	uint8_t tos = (uint8_t)(flow->dscp << 2);
+
+	must(fd == packet_fds[is_ipv6(output) ? 0 : tos >> 3 & 3]);
 }
 
 /* ---- the two calls ---- */
 
 ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags)
 {
-	uint32_t output = output_of(fd);
+	uint32_t output = output_of(fd, message);
 	uint8_t outcome = take_outcome();
-
-	must(flags == MSG_DONTWAIT);
-	if (config_of(output)->engine == MCR_ENGINE_ETHERNET)
-		return send_packet(output, message, outcome);
-	return send_segments(output, message, outcome);
-}
-
-static struct expected_flow flow_of(uint32_t output, const struct msghdr *message)
-{
-	struct expected_flow flow = { 0 };
 	struct packet packet;
 
-	if (config_of(output)->engine == MCR_ENGINE_ETHERNET) {
-		must(message->msg_iovlen == 2);
-		packet = read_packet(output, message);
-		read_udp(&packet, output);
-		must(!packet.offloads.gso_type && !packet.offloads.gso_size);
-		must(packet.udp_at - packet.link_bytes + packet.ip_payload_bytes <=
-		     config_of(output)->mtu);
-		return packet.flow;
-	}
+	must(flags == MSG_DONTWAIT);
+	if (!is_packet_socket(fd))
+		return send_segments(output, message, outcome);
+	packet = read_packet(output, message);
+	check_priority(fd, output, &packet.flow);
+	return send_packet(output, message, &packet, outcome);
+}
+
+static struct expected_flow whole_packet(int fd, uint32_t output, const struct msghdr *message)
+{
+	struct packet packet;
+
+	must(message->msg_iovlen == 2);
+	packet = read_packet(output, message);
+	read_udp(&packet, output);
+	check_priority(fd, output, &packet.flow);
+	must(!packet.offloads.gso_type && !packet.offloads.gso_size);
+	must(packet.udp_at - packet.link_bytes + packet.ip_payload_bytes <= config_of(output)->mtu);
+	return packet.flow;
+}
+
+static struct expected_flow datagram(uint32_t output, const struct msghdr *message)
+{
+	struct expected_flow flow = { 0 };
+
 	must(message->msg_iovlen == 1);
 	read_name(message, output, &flow);
 	read_control(message, output, false, &flow);
@@ -419,7 +459,7 @@ static struct expected_flow flow_of(uint32_t output, const struct msghdr *messag
 
 int __wrap_sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags)
 {
-	uint32_t output = output_of(fd), taken = count;
+	uint32_t taken = count;
 	uint8_t outcome = take_outcome();
 
 	must(flags == MSG_DONTWAIT && count && count <= 64);
@@ -429,7 +469,10 @@ int __wrap_sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int fl
 		taken = 1 + outcome % count;
 	for (uint32_t i = 0; i < count; i++) {
 		const struct msghdr *message = &messages[i].msg_hdr;
-		struct expected_flow flow = flow_of(output, message);
+		uint32_t output = output_of(fd, message);
+		struct expected_flow flow = is_packet_socket(fd) ?
+						    whole_packet(fd, output, message) :
+						    datagram(output, message);
 
 		if (i < taken)
 			take(output, &message->msg_iov[message->msg_iovlen - 1], &flow);

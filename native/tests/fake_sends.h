@@ -11,4 +11,7 @@
 /* An outcome below 128 is success. From there on sendmsg() fails, sendmmsg() sends only some, or
  * from 192 on fails; the lowest bits say with which error or how many. */
 void fake_sends__init(struct expected *payloads, uint8_t (*outcome)(void));
-void fake_sends__attach(uint32_t output, int fd, int ip_version);
+void fake_sends__attach(uint32_t output, int fd);
+void fake_sends__attach_packets(const int fds[MCR_PRIORITIES]);
+/* The interface of an output that writes packets: by that it is told from others. */
+uint32_t fake_sends__ifindex(uint32_t output);

@@ -21,7 +21,7 @@
 #define RINGS 3
 #define RING_FRAMES 8
 #define RING_FRAME_BYTES 1024
-#define OUTPUTS 17
+#define OUTPUTS 21
 #define OUTPUT_WITHOUT_SOCKET 10
 #define MOST_SEGMENTS 512
 /* Those that were dirty stay listed. */
@@ -338,13 +338,17 @@ static void receive_raw_frame(void)
 
 static void attach_output(uint32_t slot)
 {
-	int ip_version = slot & 1 ? 6 : 4;
+	static uint16_t port;
+	uint8_t source[16] = { [0] = 0xFD, [15] = (uint8_t)slot };
 	int fd = dup(null_fd);
 
 	must(fd >= 0);
-	fake_sends__attach(slot, fd, ip_version);
-	expected__attach(&expected, slot, ip_version);
-	must(!mcr_relay__attach_output(relay, slot, fd, ip_version));
+	if (!(slot & 1))
+		packet__map_v4(source, 0x0A090000u | slot);
+	port = port % 100 + 1;
+	fake_sends__attach(slot, fd);
+	expected__attach(&expected, slot, source, port);
+	must(!mcr_relay__attach_output(relay, slot, fd, source, port));
 }
 
 static void replace_output(uint32_t slot)
@@ -445,18 +449,41 @@ static void add_mapped(const char *address, uint8_t prefix_bits, uint32_t slot)
 	output->slot = slot;
 }
 
-static void add_ethernet(const char *address, uint8_t link_bytes, uint32_t mtu, uint32_t slot)
+static struct mcr_output *add_packets(enum mcr_engine engine, const char *address,
+				      uint8_t link_bytes, uint32_t mtu, uint32_t slot)
 {
 	static const uint8_t link_source[6] = { 2, 0, 0, 0, 0, 1 };
 	struct mcr_output *output = share__add_output(&shares[0], MCR_TTL_KEEP, 0);
 
 	must(inet_pton(AF_INET6, address, output->address) == 1);
-	output->engine = MCR_ENGINE_ETHERNET;
-	output->ifindex = 8;
+	output->engine = (uint8_t)engine;
+	output->ifindex = fake_sends__ifindex(slot);
 	output->link_bytes = link_bytes;
 	memcpy(output->link_source, link_source, sizeof(link_source));
 	output->mtu = mtu;
 	output->slot = slot;
+	return output;
+}
+
+static void add_keeping(const char *address, uint8_t link_bytes, uint32_t mtu, uint32_t slot)
+{
+	add_packets(MCR_ENGINE_KEEPING, address, link_bytes, mtu, slot);
+}
+
+/* What sends from its own address through the packet sockets. */
+static void add_ethernet(void)
+{
+	struct mcr_output *mapped;
+
+	add_rule(0, "::ffff:239.1.1.3", 5004);
+	add_packets(MCR_ENGINE_ETHERNET, "::ffff:239.9.9.1", 14, 1500, 20)->dscp_policy =
+		MCR_DSCP_FIXED;
+	add_packets(MCR_ENGINE_ETHERNET, "::ffff:239.9.9.2", 14, 600, 22);
+	add_packets(MCR_ENGINE_ETHERNET, "ff3e::9:9", 14, 1280, 19)->ttl_policy = MCR_TTL_AUTO;
+	mapped = add_packets(MCR_ENGINE_ETHERNET, "::ffff:239.9.0.0", 14, 1500, 24);
+	mapped->prefix_bits = 112;
+	mapped->port = 0;
+	mapped->port_offset = 10;
 }
 
 static void add_limited(uint64_t rate, bool in_bits, uint32_t slot)
@@ -478,12 +505,12 @@ static void add_ranges(void)
 	rule->prefix_bits = 112;
 	rule->last_port = 6009;
 	add_mapped("::ffff:239.3.0.0", 112, 12);
-	add_ethernet("::ffff:239.4.0.1", 14, 600, 14);
+	add_keeping("::ffff:239.4.0.1", 14, 600, 14);
 	rule = add_rule(5, "ff3e::", 1);
 	rule->prefix_bits = 32;
 	rule->last_port = 65535;
 	add_mapped("ff3e:1::", 60, 11);
-	add_ethernet("ff3e::9", 0, 1280, 13);
+	add_keeping("ff3e::9", 0, 1280, 13);
 }
 
 /* The first share; the second lacks its last rules, so that a ring and outputs are closed. */
@@ -509,6 +536,7 @@ static void make_shares(void)
 	add_limited(1000, false, 16);
 	add_limited(1000000, true, 18);
 	add_source(1);
+	add_ethernet();
 	add_rule(5, "::ffff:239.1.1.1", 5001); /* no outputs */
 	add_rule(5, "::ffff:232.1.1.1", 5003);
 	share__add_output(&shares[0], MCR_TTL_DECREMENT, 0)->slot = 8;
@@ -516,6 +544,8 @@ static void make_shares(void)
 	add_rule(63, "::ffff:239.1.1.1", 5001);
 	share__add_output(&shares[0], MCR_TTL_KEEP, 0)->slot = 9;
 	share__add_output(&shares[0], MCR_TTL_KEEP, 0)->slot = OUTPUT_WITHOUT_SOCKET;
+	for (uint32_t n = 0; n < shares[0].header.outputs; n++)
+		shares[0].outputs[n].ipv6 = shares[0].outputs[n].slot & 1;
 	shares[1] = shares[0];
 	shares[1].header.generation = 2;
 	shares[1].header.rules -= 3;
@@ -525,7 +555,7 @@ static void make_shares(void)
 
 static void make_world(void)
 {
-	int fd = memfd_create("counters", MFD_CLOEXEC);
+	int fd = memfd_create("counters", MFD_CLOEXEC), packets[MCR_PRIORITIES];
 
 	must(fd >= 0 && !ftruncate(fd, sizeof(struct mcr_shared)));
 	null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
@@ -533,6 +563,10 @@ static void make_world(void)
 	relay = mcr_relay__new(fd);
 	must(relay != NULL);
 	fake_sends__init(&expected, take_outcome);
+	for (uint32_t i = 0; i < MCR_PRIORITIES; i++)
+		packets[i] = dup(null_fd);
+	fake_sends__attach_packets(packets);
+	mcr_relay__attach_packets(relay, packets);
 	make_shares();
 	must(shares[0].header.outputs == OUTPUTS);
 	for (uint32_t i = 0; i < RINGS; i++)

@@ -166,7 +166,7 @@ static void check_outputs(const struct parts *parts)
 
 		memcpy(&output, parts->outputs + i * sizeof(output), sizeof(output));
 		must(output.slot < MCR_MAX_OUTPUTS && output.ttl_policy <= MCR_TTL_FIXED);
-		must(output.dscp_policy <= MCR_DSCP_FIXED && output.engine <= MCR_ENGINE_ETHERNET);
+		must(output.dscp_policy <= MCR_DSCP_FIXED && output.engine <= MCR_ENGINE_KEEPING);
 		must(output.prefix_bits <= 128 &&
 		     (output.link_bytes == 0 || output.link_bytes == 14));
 	}

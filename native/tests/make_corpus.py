@@ -119,7 +119,7 @@ def rule(  # noqa: PLR0913 - a rule has that many fields
 def output(slot: int, policy: int = 0, ttl: int = 0) -> bytes:
     """Give an output."""
     place = struct.pack("=16sIIQHhB", group(200), 2, 1500, 0, 6000 + slot, 0, 128)
-    return place + struct.pack("=BBBBBBB6sHI", 0, policy, ttl, 0, 0, 0, 0, b"", 0, slot)
+    return place + struct.pack("=BBBBBBB6sBBI", 0, policy, ttl, 0, 0, 0, 0, b"", 0, 0, slot)
 
 
 def share(rules: list[bytes], outputs: list[bytes], sources: list[bytes]) -> tuple[bytes, bytes]:
@@ -189,11 +189,11 @@ def table() -> Iterator[tuple[str, bytes]]:
 
 BATCH, RESTART, LINK_DOWN, TIME = b"\0", b"\4\0", b"\6\0", b"\7"
 FIRST_SHARE, SECOND_SHARE = b"\3\0", b"\3\1"
-RULES = 10
+RULES = 11
 # What a rule for several groups, or several ports, wants to know.
-INTERFACE_OF_RULE = (0, 0, 0, 1, 0, 1, 0, 1, 1, 2)
+INTERFACE_OF_RULE = (0, 0, 0, 1, 0, 1, 0, 0, 1, 1, 2)
 CHOICES_OF_RULE = {4: 2, 5: 2}
-LAST_RULE, V4_RANGE, V6_RANGE, LIMITED, REFUSING = 9, 4, 5, 6, 8
+LAST_RULE, V4_RANGE, V6_RANGE, LIMITED, PACKETS, REFUSING = 10, 4, 5, 6, 7, 9
 OUTGOING, VLAN, NO_ROOM, NEEDS_CHECKSUM, CHECKSUM_VALID, SUPER, FINISH_HEADER = 1, 2, 4, 8, 16, 32, 128
 
 
@@ -287,6 +287,10 @@ def flowing_batches() -> Iterator[tuple[str, bytes]]:
     yield "super_packet", super_frame(V4_RANGE, 8000, 500) + super_frame(V6_RANGE, 8001, 500) + BATCH
     yield "super_packet_of_fragments", super_frame(V4_RANGE, 8000, 1000) + BATCH
     yield "short_among_fragments", (frame(V4_RANGE, 9) + frame(V4_RANGE, 900)) * 3 + BATCH
+    yield "packets", frame(PACKETS) + BATCH + frame(PACKETS, sender=200) * 3 + frame(V4_RANGE) + BATCH
+    lengths = (572, 573, 1472, 1473, 9000, 65507)
+    yield "packets_too_long", b"".join(frame(PACKETS, n) + BATCH for n in lengths)
+    yield "super_packets", super_frame(PACKETS, 8000, 500) + super_frame(PACKETS, 8001, 1400) + BATCH
     yield "above_the_rate", super_frame(LIMITED, 2000, 10) + BATCH + TIME + b"\1" + frame(LIMITED) + BATCH
     yield "rate_starts_over", super_frame(LIMITED, 2000, 10) + BATCH + b"\5\x0c" + frame(LIMITED) + BATCH
     yield "traced", trace(0, 1) + frame(0) * 3 + BATCH + trace(LIMITED, 2) + super_frame(LIMITED, 600, 3)
@@ -327,6 +331,13 @@ def failing_batches() -> Iterator[tuple[str, bytes]]:
     packets = frame(V6_RANGE) * 3 + BATCH
     yield "super_packet_refused", packets + packets + outcomes(0, 128 + invalid, 0, 0)
     failing = outcomes(128 + unreachable, 192 + unreachable, 192 + unreachable, 0)
+    packet = frame(PACKETS) + BATCH
+    yield "packets_stopped_half_way", packet + packet + outcomes(0, 128, 0, 0)
+    yield "packet_without_room", packet + packet + outcomes(192 + no_buffer, 0, 192 + unreachable)
+    yield (
+        "packets_in_segments_refused",
+        frame(PACKETS) * 3 + BATCH + outcomes(128 + invalid, 128 + invalid, 0),
+    )
     yield "left_alone", three + three + three + failing
     yield "tried_again", three + TIME + b"\x01" + three + TIME + b"\x64" + three + failing
 

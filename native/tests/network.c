@@ -319,7 +319,6 @@ int network__open_packet_output(void)
 	must(fd >= 0);
 	set(fd, SOL_PACKET, PACKET_VNET_HDR, 1);
 	set(fd, SOL_SOCKET, SO_SNDBUF, 4 << 20);
-	set(fd, SOL_SOCKET, SO_BINDTOIFINDEX, (int)if_nametoindex("left"));
 	return fd;
 }
 

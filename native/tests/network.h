@@ -35,7 +35,7 @@ bool network__is_empty(int fd);
 /* A veth pair, "left" and "right", both up.  False where the kernel has none. */
 bool network__plug_cable(void);
 void network__set_left(bool up, bool finishes_checksums);
-/* A packet socket that sends whole packets by "left", as the supervisor opens an output. */
+/* A packet socket that sends whole packets, as the supervisor opens it. */
 int network__open_packet_output(void);
 /* A packet socket that sees what "right" receives. */
 int network__open_capture(void);

@@ -38,7 +38,7 @@ static void use(int ip_version)
 	memcpy(datagram.group, ip_version == 4 ? group_v4 : group_v6, 16);
 	memcpy(datagram.source, ip_version == 4 ? source_v4 : source_v6, 16);
 	memcpy(output.address, datagram.group, 16);
-	mcr_transmit__attach(&transmit, SLOT, network__open_packet_output(), ip_version);
+	output.ipv6 = ip_version == 6;
 }
 
 static int make_output(void **state)
@@ -51,13 +51,15 @@ static int make_output(void **state)
 	must(shared != NULL);
 	counters = &shared->outputs[SLOT];
 	must(!mcr_transmit__init(&transmit, shared));
+	for (uint32_t i = 0; i < MCR_PRIORITIES; i++)
+		transmit.packet_fds[i] = network__open_packet_output();
 	transmit.now_ns = 1;
 	for (uint32_t i = 0; i < sizeof(payload); i++)
 		payload[i] = (uint8_t)(i * 7 + i / 251);
 	datagram = (struct mcr_datagram){
 		.source_port = 40123, .port = 5001, .ttl = 17, .dscp = 46, .payload = payload
 	};
-	output = (struct mcr_output){ .engine = MCR_ENGINE_ETHERNET,
+	output = (struct mcr_output){ .engine = MCR_ENGINE_KEEPING,
 				      .ttl_policy = MCR_TTL_KEEP,
 				      .prefix_bits = 128,
 				      .port = 6001,

@@ -1,5 +1,5 @@
 /*
- * Packets of the Ethernet engine byte for byte, as they are handed to the kernel.
+ * Whole packets byte for byte, as they are handed to the kernel.
  *
  * Linked with --wrap=sendmsg and --wrap=sendmmsg: what leaves is kept instead of sent.
  */
@@ -26,6 +26,7 @@ static struct mcr_transmit transmit;
 static struct mcr_shared *shared;
 static struct mcr_output output;
 static struct mcr_datagram datagram;
+static int udp_fd;
 
 /* ---- the kernel ---- */
 
@@ -33,17 +34,22 @@ static struct {
 	uint8_t bytes[MOST_BYTES];
 	uint32_t count;
 	uint16_t protocol;
+	int fd;
 } sent[MOST_MESSAGES];
-static uint32_t messages_sent;
+static uint32_t messages_sent, calls;
 
-static void keep(const struct msghdr *message)
+static void keep(int fd, const struct msghdr *message)
 {
 	const struct sockaddr_ll *link = message->msg_name;
 
 	must(messages_sent < MOST_MESSAGES);
-	must(message->msg_namelen == sizeof(*link) && link->sll_family == AF_PACKET);
-	assert_int_equal(link->sll_ifindex, IFINDEX);
-	sent[messages_sent].protocol = ntohs(link->sll_protocol);
+	sent[messages_sent].fd = fd;
+	sent[messages_sent].protocol = 0;
+	if (fd != udp_fd) {
+		must(message->msg_namelen == sizeof(*link) && link->sll_family == AF_PACKET);
+		assert_int_equal(link->sll_ifindex, IFINDEX);
+		sent[messages_sent].protocol = ntohs(link->sll_protocol);
+	}
 	sent[messages_sent].count = 0;
 	for (size_t i = 0; i < message->msg_iovlen; i++) {
 		const struct iovec *part = &message->msg_iov[i];
@@ -58,18 +64,18 @@ static void keep(const struct msghdr *message)
 
 ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags)
 {
-	(void)fd;
 	assert_int_equal(flags, MSG_DONTWAIT);
-	keep(message);
+	calls++;
+	keep(fd, message);
 	return sent[messages_sent - 1].count;
 }
 
 int __wrap_sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags)
 {
-	(void)fd;
 	assert_int_equal(flags, MSG_DONTWAIT);
+	calls++;
 	for (unsigned int i = 0; i < count; i++)
-		keep(&messages[i].msg_hdr);
+		keep(fd, &messages[i].msg_hdr);
 	return (int)count;
 }
 
@@ -87,7 +93,7 @@ static void use_v4(void)
 	packet__map_v4(datagram.source, 0x0A000009);
 	packet__map_v4(datagram.group, 0xEF810102);
 	memcpy(output.address, datagram.group, 16);
-	mcr_transmit__attach(&transmit, SLOT, open("/dev/null", O_RDONLY), 4);
+	output.ipv6 = 0;
 	number_from_0();
 }
 
@@ -99,7 +105,7 @@ static void use_v6(void)
 	memcpy(datagram.source, source, 16);
 	memcpy(datagram.group, group, 16);
 	memcpy(output.address, group, 16);
-	mcr_transmit__attach(&transmit, SLOT, open("/dev/null", O_RDONLY), 6);
+	output.ipv6 = 1;
 }
 
 static int make_output(void **state)
@@ -110,10 +116,13 @@ static int make_output(void **state)
 	memset(&transmit, 0, sizeof(transmit));
 	shared = calloc(1, sizeof(*shared));
 	must(shared != NULL && !mcr_transmit__init(&transmit, shared));
-	messages_sent = 0;
+	for (uint32_t i = 0; i < MCR_PRIORITIES; i++)
+		transmit.packet_fds[i] = open("/dev/null", O_RDONLY);
+	messages_sent = calls = 0;
+	udp_fd = -1;
 	datagram =
 		(struct mcr_datagram){ .source_port = 40123, .port = 5001, .ttl = 17, .dscp = 46 };
-	output = (struct mcr_output){ .engine = MCR_ENGINE_ETHERNET,
+	output = (struct mcr_output){ .engine = MCR_ENGINE_KEEPING,
 				      .ttl_policy = MCR_TTL_AUTO,
 				      .prefix_bits = 128,
 				      .port = 6001,
@@ -238,6 +247,11 @@ static void a_super_packet(void **state)
 		   "9CBB 1771 0015 FAB2 6669727374 6F74686572 656E64");
 }
 
+static uint16_t identification(uint32_t message)
+{
+	return packet__get16(sent[message].bytes + 10 + ETH_HLEN + 4);
+}
+
 /* Each IPv4 packet has a number of its own, also those that a super-packet becomes. */
 static void numbers_of_packets_go_on(void **state)
 {
@@ -250,9 +264,31 @@ static void numbers_of_packets_go_on(void **state)
 	add("two");
 	mcr_transmit__flush(&transmit);
 	assert_int_equal(messages_sent, 3);
-	assert_int_equal(packet__get16(sent[0].bytes + 10 + ETH_HLEN + 4), 0);
-	assert_int_equal(packet__get16(sent[1].bytes + 10 + ETH_HLEN + 4), 3);
-	assert_int_equal(packet__get16(sent[2].bytes + 10 + ETH_HLEN + 4), 6);
+	assert_int_equal(identification(0), 0);
+	assert_int_equal(identification(1), 3);
+	assert_int_equal(identification(2), 6);
+}
+
+/* Two workers may fragment for one source and destination at the same time: RFC 6864 section 4.3.
+ */
+static void workers_use_different_identifications(void **state)
+{
+	static uint8_t users[65536];
+
+	(void)state;
+	memset(users, 0, sizeof(users));
+	for (uint32_t worker = 0; worker < 3; worker++) {
+		mcr_transmit__set_number(&transmit, worker, 3);
+		transmit.senders[SLOT].ip_id_step = 0;
+		for (uint32_t i = 0; i < 65536 / 4; i++) {
+			messages_sent = 0;
+			add("");
+			mcr_transmit__flush(&transmit);
+			users[identification(0)]++;
+		}
+	}
+	for (uint32_t id = 0; id < 65536; id++)
+		assert_int_equal(users[id], id % 4 < 3);
 }
 
 /* With a checksum of its own, because nobody puts the pieces together before the receiver. */
@@ -283,6 +319,143 @@ static void fragments_on_a_link_without_header(void **state)
 	check_sent(1, ETH_P_IP,
 		   "00 00 0000 0000 0000 0000 "
 		   "45B8 0018 0000 0003 1011 AF8E 0A000009 EF810102 6768696A");
+}
+
+/* ---- from an address of this host ---- */
+
+static void use_own_source(uint32_t slot)
+{
+	uint8_t source[16];
+
+	packet__map_v4(source, 0x0A000005);
+	udp_fd = open("/dev/null", O_RDONLY);
+	output.engine = MCR_ENGINE_ETHERNET;
+	mcr_transmit__attach(&transmit, slot, udp_fd, source, 7777);
+}
+
+static void own_packets_have_the_address_and_port_of_the_socket(void **state)
+{
+	(void)state;
+	use_own_source(SLOT);
+	add("hello");
+	mcr_transmit__flush(&transmit);
+	assert_int_equal(messages_sent, 1);
+	check_sent(0, ETH_P_IP,
+		   OFFLOADS_V4 LINK_V4 "45B8 0021 0000 0000 1011 AF8C 0A000005 EF810102 "
+				       "1E61 1771 000D FAA6 68656C6C6F");
+}
+
+static void without_a_socket_nothing_leaves(void **state)
+{
+	(void)state;
+	output.engine = MCR_ENGINE_ETHERNET;
+	add("hello");
+	mcr_transmit__flush(&transmit);
+	assert_int_equal(calls, 0);
+	assert_int_equal(shared->outputs[SLOT].not_sent[MCR_NOT_SENT_NO_SOCKET], 1);
+}
+
+/* The socket of an output that was here before is not one to send from another source by. */
+static void packets_that_keep_their_source_use_no_socket(void **state)
+{
+	(void)state;
+	use_own_source(SLOT);
+	output.engine = MCR_ENGINE_KEEPING;
+	output.ipv6 = 1;
+	output.mtu = 1280;
+	datagram.payload = calloc(1, 2000);
+	datagram.payload_bytes = 2000;
+	mcr_transmit__add(&transmit, &output, &datagram, 0);
+	mcr_transmit__flush(&transmit);
+	assert_int_equal(calls, 0);
+	assert_int_equal(shared->outputs[SLOT].not_sent[MCR_NOT_SENT_TOO_LONG], 1);
+	free((void *)datagram.payload);
+}
+
+static void the_ip_stack_fragments_what_is_too_long(void **state)
+{
+	(void)state;
+	use_own_source(SLOT);
+	output.mtu = 28 + 5;
+	add("longer");
+	mcr_transmit__flush(&transmit);
+	add("short");
+	mcr_transmit__flush(&transmit);
+	assert_int_equal(messages_sent, 2);
+	assert_int_equal(sent[0].fd, udp_fd);
+	assert_int_equal(sent[0].count, 6);
+	assert_memory_equal(sent[0].bytes, "longer", 6);
+	assert_int_equal(sent[1].fd, transmit.packet_fds[3]);
+	assert_int_equal(shared->outputs[SLOT].sent, 2);
+}
+
+/* ---- several outputs ---- */
+
+static void single_payloads_of_several_outputs_leave_in_one_call(void **state)
+{
+	struct mcr_output outputs[3];
+
+	(void)state;
+	use_own_source(SLOT);
+	for (uint32_t i = 0; i < 3; i++) {
+		outputs[i] = output;
+		outputs[i].slot = SLOT + i;
+		outputs[i].port = (uint16_t)(6001 + i);
+		outputs[i].engine = i ? MCR_ENGINE_KEEPING : MCR_ENGINE_ETHERNET;
+		datagram.payload = (const uint8_t *)"hello";
+		datagram.payload_bytes = 5;
+		mcr_transmit__add(&transmit, &outputs[i], &datagram, 0);
+	}
+	mcr_transmit__flush(&transmit);
+	assert_int_equal(calls, 1);
+	assert_int_equal(messages_sent, 3);
+	for (uint32_t i = 0; i < 3; i++) {
+		assert_int_equal(packet__get16(sent[i].bytes + 10 + ETH_HLEN + 22), 6001 + i);
+		assert_int_equal(shared->outputs[SLOT + i].sent, 1);
+		assert_int_equal(shared->outputs[SLOT + i].bytes, 5);
+	}
+}
+
+/* TC_PRIO_* as net/ipv4/route.c has them: class selector 1 is bulk, expedited forwarding is
+ * interactive and bulk, assured forwarding 31 interactive. */
+static void each_priority_leaves_by_its_socket(void **state)
+{
+	static const uint8_t dscps[] = { 0, 10, 12, 46, 48 };
+	static const uint32_t sockets[] = { 0, 1, 2, 3, 0 };
+
+	(void)state;
+	output.dscp_policy = MCR_DSCP_FIXED;
+	for (uint32_t i = 0; i < 5; i++) {
+		output.dscp = dscps[i];
+		use_v4();
+		add("one");
+		mcr_transmit__flush(&transmit);
+		assert_int_equal(sent[i].fd, transmit.packet_fds[sockets[i]]);
+	}
+	use_v6();
+	output.dscp = 46;
+	add("one");
+	mcr_transmit__flush(&transmit);
+	assert_int_equal(sent[5].fd, transmit.packet_fds[0]);
+}
+
+static void lanes_of_different_priority_leave_in_calls_of_their_own(void **state)
+{
+	struct mcr_output outputs[4];
+
+	(void)state;
+	output.dscp_policy = MCR_DSCP_FIXED;
+	for (uint32_t i = 0; i < 4; i++) {
+		outputs[i] = output;
+		outputs[i].slot = SLOT + i;
+		outputs[i].dscp = i % 2 ? 46 : 0;
+		datagram.payload = (const uint8_t *)"";
+		mcr_transmit__add(&transmit, &outputs[i], &datagram, 0);
+	}
+	mcr_transmit__flush(&transmit);
+	assert_int_equal(calls, 2);
+	for (uint32_t i = 0; i < 4; i++)
+		assert_int_equal(sent[i].fd, transmit.packet_fds[i / 2 ? 3 : 0]);
 }
 
 /* ---- ranges of the fields ---- */
@@ -344,8 +517,16 @@ int main(void)
 		HEADERS_TEST(a_link_without_header),
 		HEADERS_TEST(a_super_packet),
 		HEADERS_TEST(numbers_of_packets_go_on),
+		HEADERS_TEST(workers_use_different_identifications),
 		HEADERS_TEST(fragments),
 		HEADERS_TEST(fragments_on_a_link_without_header),
+		HEADERS_TEST(own_packets_have_the_address_and_port_of_the_socket),
+		HEADERS_TEST(without_a_socket_nothing_leaves),
+		HEADERS_TEST(packets_that_keep_their_source_use_no_socket),
+		HEADERS_TEST(the_ip_stack_fragments_what_is_too_long),
+		HEADERS_TEST(single_payloads_of_several_outputs_leave_in_one_call),
+		HEADERS_TEST(each_priority_leaves_by_its_socket),
+		HEADERS_TEST(lanes_of_different_priority_leave_in_calls_of_their_own),
 		HEADERS_TEST(ttl_and_dscp_fill_their_fields),
 		HEADERS_TEST(groups_give_their_link_address),
 	};

@@ -20,6 +20,7 @@
 #define PORT 5001
 #define TTL 64
 
+static const uint8_t nowhere[16];
 static struct mcr_relay *relay;
 static struct test_share share;
 static struct fake_ring ring, busy, calm;
@@ -295,8 +296,8 @@ static void outputs_that_the_share_does_not_name_are_closed(void **state)
 	(void)state;
 	share__add_rule(&share, 0, group, PORT);
 	share__add_output(&share, MCR_TTL_AUTO, 0);
-	assert_int_equal(mcr_relay__attach_output(relay, 0, named, 4), 0);
-	assert_int_equal(mcr_relay__attach_output(relay, 1, not_named, 4), 0);
+	assert_int_equal(mcr_relay__attach_output(relay, 0, named, nowhere, 0), 0);
+	assert_int_equal(mcr_relay__attach_output(relay, 1, not_named, nowhere, 0), 0);
 	assert_int_equal(install(&share), 0);
 	assert_true(is_open(named));
 	assert_false(is_open(not_named));
@@ -307,8 +308,8 @@ static void a_new_output_closes_the_one_before(void **state)
 	int first = open("/dev/null", O_WRONLY), second = open("/dev/null", O_WRONLY);
 
 	(void)state;
-	assert_int_equal(mcr_relay__attach_output(relay, 5, first, 4), 0);
-	assert_int_equal(mcr_relay__attach_output(relay, 5, second, 6), 0);
+	assert_int_equal(mcr_relay__attach_output(relay, 5, first, nowhere, 0), 0);
+	assert_int_equal(mcr_relay__attach_output(relay, 5, second, nowhere, 0), 0);
 	assert_false(is_open(first));
 	assert_true(is_open(second));
 }
@@ -344,7 +345,8 @@ static void descriptors_are_closed_on_failure_too(void **state)
 	assert_int_equal(mcr_relay__attach_ring(relay, MCR_MAX_INTERFACES, fds[0], 2048, 8),
 			 -EINVAL);
 	assert_int_equal(mcr_relay__attach_ring(relay, 0, fds[1], 2048, 0), -EINVAL);
-	assert_int_equal(mcr_relay__attach_output(relay, MCR_MAX_OUTPUTS, fds[2], 4), -EINVAL);
+	assert_int_equal(mcr_relay__attach_output(relay, MCR_MAX_OUTPUTS, fds[2], nowhere, 0),
+			 -EINVAL);
 	assert_true(mcr_relay__install(relay, fds[3], 0) < 0);
 	for (uint32_t i = 0; i < 4; i++)
 		assert_false(is_open(fds[i]));
@@ -779,7 +781,8 @@ static void relay_loopback(int *sender, int *receiver)
 	close(unused);
 	assert_int_equal(mcr_relay__attach_ring(relay, 0, network__open_ring(2048, 512), 2048, 512),
 			 0);
-	assert_int_equal(mcr_relay__attach_output(relay, 0, network__open_output(4, port), 4), 0);
+	assert_int_equal(
+		mcr_relay__attach_output(relay, 0, network__open_output(4, port), nowhere, 0), 0);
 	packet__map_v4(group, 0x7F000001);
 	share__add_rule(&share, 0, group, input);
 	share__add_output(&share, MCR_TTL_AUTO, 0);

@@ -425,6 +425,7 @@ static void the_digest_sees_every_change_of_contents(void **state)
 	CHANGE(to->dscp_policy = MCR_DSCP_FIXED);
 	CHANGE(to->dscp++);
 	CHANGE(to->engine = MCR_ENGINE_ETHERNET);
+	CHANGE(to->ipv6 = 1);
 	CHANGE(to->link_bytes = 14);
 	CHANGE(to->link_source[5]++);
 	CHANGE(rule->outputs = 1);
@@ -557,7 +558,7 @@ static void outputs_out_of_range_are_refused(void **state)
 	output->dscp_policy = MCR_DSCP_FIXED + 1;
 	check_is_refused();
 	*output = good;
-	output->engine = MCR_ENGINE_ETHERNET + 1;
+	output->engine = MCR_ENGINE_KEEPING + 1;
 	check_is_refused();
 	*output = good;
 	output->prefix_bits = 129;

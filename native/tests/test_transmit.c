@@ -15,6 +15,7 @@
 #define SLOT 7
 #define MOST_BYTES 65535
 
+static const uint8_t nowhere[16];
 static struct mcr_transmit transmit;
 static struct mcr_shared *shared;
 static struct mcr_output_counters *counters;
@@ -31,7 +32,8 @@ static void attach(int ip_version)
 {
 	port = 0;
 	receiver = network__open_receiver(ip_version, &port);
-	mcr_transmit__attach(&transmit, SLOT, network__open_output(ip_version, port), ip_version);
+	output.ipv6 = ip_version == 6;
+	mcr_transmit__attach(&transmit, SLOT, network__open_output(ip_version, port), nowhere, 0);
 }
 
 static int make_output(void **state)
@@ -420,7 +422,7 @@ static void while_nobody_listens_every_datagram_is_counted_once(void **state)
 static void without_a_socket_nothing_is_sent(void **state)
 {
 	(void)state;
-	mcr_transmit__attach(&transmit, SLOT, -1, 4);
+	mcr_transmit__detach(&transmit, SLOT);
 	for (uint8_t i = 0; i < 100; i++)
 		add(i, 1, 100);
 	flush();
@@ -501,7 +503,7 @@ static void a_full_queue_costs_only_what_does_not_fit(void **state)
 	(void)state;
 	must(!socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, pair));
 	must(!setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &little, sizeof(little)));
-	mcr_transmit__attach(&transmit, SLOT, pair[0], 4);
+	mcr_transmit__attach(&transmit, SLOT, pair[0], nowhere, 0);
 	transmit.senders[SLOT].segment_bytes_limit = 0;
 	transmit.senders[SLOT].longer_at_ns = UINT64_MAX;
 	for (uint8_t i = 0; i < 64; i++)
@@ -523,7 +525,7 @@ static void a_full_queue_costs_only_what_does_not_fit(void **state)
 static void what_cannot_send_at_all_is_left_alone(void **state)
 {
 	(void)state;
-	mcr_transmit__attach(&transmit, SLOT, open("/dev/null", O_WRONLY | O_CLOEXEC), 4);
+	mcr_transmit__attach(&transmit, SLOT, open("/dev/null", O_WRONLY | O_CLOEXEC), nowhere, 0);
 	add(0, 1, 100);
 	add(1, 1, 100);
 	flush();
@@ -657,30 +659,9 @@ static void one_output_does_not_hold_another_up(void **state)
 
 #define OUTPUT_TEST(test) cmocka_unit_test_setup_teardown(test, make_output, free_output)
 
-/* Two workers may fragment for one source and destination at the same time: RFC 6864 section 4.3.
- */
-static void workers_use_different_identifications(void **state)
-{
-	static uint8_t users[65536];
-
-	(void)state;
-	memset(users, 0, sizeof(users));
-	for (uint32_t worker = 0; worker < 3; worker++) {
-		struct mcr_sender *sender = &transmit.senders[SLOT];
-
-		mcr_transmit__set_number(&transmit, worker, 3);
-		mcr_transmit__attach(&transmit, SLOT, open("/dev/null", O_WRONLY | O_CLOEXEC), 4);
-		for (uint32_t i = 0; i < 65536 / 4; i++)
-			users[(uint16_t)(sender->ip_id + i * sender->ip_id_step)]++;
-	}
-	for (uint32_t id = 0; id < 65536; id++)
-		assert_int_equal(users[id], id % 4 < 3);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		OUTPUT_TEST(workers_use_different_identifications),
 		OUTPUT_TEST(one_payload_leaves_with_its_ttl),
 		OUTPUT_TEST(equal_payloads_leave_together_with_their_ttl),
 		OUTPUT_TEST(a_shorter_one_ends_a_message),

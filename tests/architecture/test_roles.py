@@ -14,6 +14,7 @@ from mcr.runtime import privileges
 from mcr.runtime.confine import PROOF_FIELDS, differences, expected_proof, proof_from
 from mcr.runtime.privileges import render
 from mcr.runtime.roles import ROLES, SUPERVISOR, WORKER, Role
+from mcr.wire.worker import PRIORITIES
 from tests.support.daemon import Daemon
 from tests.support.lab import Lab
 
@@ -67,7 +68,8 @@ def test_workers_are_executed_afresh_and_inherit_nothing(daemon: Daemon) -> None
 
         assert process.cmdline()[1:-1] == ["-P", "-m", "mcr", "worker"]
         timer = 1  # of its heartbeat
-        assert len(held) == len({"0", "1", "2", channel}) + timer + output + ring_and_watch, held
+        given = PRIORITIES + output + ring_and_watch
+        assert len(held) == len({"0", "1", "2", channel}) + timer + given, held
         assert process.environ().keys() <= {"PATH", "LANG", "LC_ALL", "LC_CTYPE"}
 
 

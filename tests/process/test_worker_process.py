@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
@@ -46,6 +47,7 @@ class Worker:
         ours, theirs = channel_pair()
         ours.settimeout(DEADLINE_S)
         self.end = ours
+        self.given: list[str] = []
         self.channel = Channel(ours)
         self.channel_number = theirs.fileno()
         with theirs:
@@ -67,9 +69,11 @@ class Worker:
 
     def greet(self, counters: CounterFile, number: int = 0) -> wire.Ready:
         """Say hello; give its answer."""
-        self.channel.send(
-            wire.Hello(number, number + 1, CPU, 100, busy_poll=False, batch=512), [counters.fileno()]
-        )
+        hello = wire.Hello(number, number + 1, CPU, 100, busy_poll=False, batch=512)
+        with ExitStack() as given:
+            senders = [given.enter_context(socket.socket()) for _ in range(wire.PRIORITIES)]
+            self.given = [str(Path(f"/proc/self/fd/{one.fileno()}").readlink()) for one in senders]
+            self.channel.send(hello, [counters.fileno(), *(one.fileno() for one in senders)])
         ready, descriptors = self.channel.receive()
         assert isinstance(ready, wire.Ready)
         assert descriptors == []
@@ -135,7 +139,7 @@ def test_a_worker_answers_hello_with_the_proof_of_its_confinement(
 def test_a_confined_worker_holds_no_descriptors_that_it_was_not_given(counters: CounterFile) -> None:
     """
     Neither its own status file, from which it read the proof, nor what the supervisor was started with; the
-    timer of its heartbeat is its own.
+    timer of its heartbeat is its own, and it keeps the packet sockets that came with the hello.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stray, Worker([stray.fileno()]) as worker:
         worker.greet(counters)
@@ -143,9 +147,13 @@ def test_a_confined_worker_holds_no_descriptors_that_it_was_not_given(counters: 
             int(path.name): str(path.readlink()) for path in Path(f"/proc/{worker.process.pid}/fd").iterdir()
         }
         timers = {number for number, name in held.items() if name == "anon_inode:[timerfd]"}
+        given = set(worker.given)
 
         assert len(timers) == 1
-        assert held.keys() == {0, 1, 2, worker.channel_number} | timers
+        assert held.keys() - timers - {0, 1, 2, worker.channel_number} == {
+            number for number, name in held.items() if name in given
+        }
+        assert len(given) == wire.PRIORITIES
 
 
 def test_a_worker_beats_from_its_first_moment(worker: Worker, counters: CounterFile) -> None:
@@ -236,7 +244,12 @@ def test_garbage_ends_a_worker(
     assert worker.end_of_process() == 0
 
 
-WITHOUT_DESCRIPTORS = [wire.Ring(0, 2048, 16), wire.Outputs([0], [4]), wire.ShareFile(1, 24), wire.Watch(0)]
+WITHOUT_DESCRIPTORS = [
+    wire.Ring(0, 2048, 16),
+    wire.Outputs([0], bytes(16), [0]),
+    wire.ShareFile(1, 24),
+    wire.Watch(0),
+]
 
 
 @pytest.mark.parametrize("message", WITHOUT_DESCRIPTORS, ids=lambda message: str(message.kind))
@@ -253,7 +266,7 @@ def test_a_message_without_its_descriptors_ends_a_worker(
 def test_hello_without_counters_ends_a_worker(worker: Worker) -> None:
     worker.channel.send(wire.Hello(0, 1, CPU, 100, busy_poll=False, batch=512))
 
-    assert worker.last_words().endswith("expected hello with the counters")
+    assert worker.last_words().endswith("expected hello with 5")
     assert worker.end_of_process() == 0
 
 
@@ -263,7 +276,7 @@ def test_hello_without_counters_ends_a_worker(worker: Worker) -> None:
         wire.Ring(64, 2048, 16),
         wire.Ring(0, 0, 16),
         wire.Ring(0, 2048, 0),
-        wire.Outputs([32768], [4]),
+        wire.Outputs([32768], bytes(16), [0]),
         wire.Watch(64),
     ],
 )

@@ -7,7 +7,7 @@ from mcr.wire.documents import InterfaceDocument, RuleDocument, StatsDocument, W
 IN = "239.1.1.1%eth0:5001"
 OUT = "239.2.2.2%eth1:6000"
 
-DEFAULTS = {"ttl": "auto", "dscp": "keep", "source": "interface", "rate": None}
+DEFAULTS = {"ttl": "auto", "dscp": "keep", "source": "interface", "rate": None, "path": "link"}
 
 RULE = cast(
     "RuleDocument",
@@ -26,6 +26,7 @@ RULE = cast(
                 **DEFAULTS,
                 "to": "192.0.2.7%eth2:6000",
                 "ttl": 8,
+                "path": "stack",
                 "state": "pending",
                 "reason": "no interface eth2",
             },

@@ -2,16 +2,20 @@
 
 import struct
 from collections.abc import Collection
-from typing import cast
+from ipaddress import ip_address
+from typing import Any, Self, cast
 
 from mcr.errors import KernelError
 from mcr.model.bpf import Destination
 from mcr.model.bpf_code import Program, nothing
-from mcr.model.endpoint import Endpoint
+from mcr.model.endpoint import Address, Endpoint
 from mcr.model.link import Link
+from mcr.model.policy import SourcePolicy
 from mcr.model.rule import Output
+from mcr.supervisor import sockets
 from mcr.supervisor.memberships import Membership
 from mcr.supervisor.sockets import RingShape, ring_shape
+from mcr.wire.worker import PRIORITIES
 from tests.support import bpf_machine
 from tests.support.packets import V4, V6
 
@@ -29,6 +33,12 @@ class FakeSocket:
     def close(self) -> None:
         assert self.is_open, f"{self} is closed twice"
         self.is_open = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
 
 
 class Ring(FakeSocket):
@@ -92,10 +102,6 @@ class FakeBypass:
         self.is_open = False
 
 
-class Sender(FakeSocket):
-    """An output's socket."""
-
-
 class FakeSockets:
     """
     What stands for the module `mcr.supervisor.sockets`.
@@ -134,12 +140,20 @@ class FakeSockets:
         fanout.program = program
 
     def open_output(
-        self, output: Output, _ifindex: int, _version: int, packet_sender: Sender | None
-    ) -> Sender:
-        assert packet_sender is None or packet_sender in self.opened
+        self, output: Output, _ifindex: int, version: int, towards: Address | None
+    ) -> sockets.Sender:
+        assert output.source is not SourcePolicy.KEEP, f"{output.to} needs no socket"
         self._ask(f"output {output.to.interface}")
-        self.opened.append(Sender(len(self.opened)))
-        return cast("Sender", self.opened[-1])
+        self.opened.append(FakeSocket(len(self.opened)))
+        host = ip_address("10.9.9.9" if version == 4 else "fd09::9")
+        is_known = towards is not None or isinstance(output.to, Endpoint)
+        source = host if is_known else type(host)(0)
+        return sockets.Sender(cast("Any", self.opened[-1]), source, len(self.opened))
+
+    def open_packet_senders(self) -> list[FakeSocket]:
+        senders = [FakeSocket(len(self.opened) + n) for n in range(PRIORITIES)]
+        self.opened += senders
+        return senders
 
     def hold_port(self, ifindex: int, _address: str, _port: int, _family: int) -> FakeSocket:
         self._ask(f"hold {ifindex}")

@@ -86,7 +86,8 @@ class FakeWorker:
     async def send(self, message: wire.ToWorker, descriptors: Sequence[int]) -> None:
         """Queue a message; what is beside it stays usable when the supervisor closes its own."""
         self._check_channel()
-        given = [] if isinstance(message, wire.Hello) else [self._sockets.find(one) for one in descriptors]
+        is_hello = isinstance(message, wire.Hello)  # its first descriptor is that of the counters
+        given = [self._sockets.find(one) for one in descriptors[is_hello:]]
         self._queue.append((message, given, b""))
 
     async def send_file(self, message: wire.ToWorker, content: bytes) -> None:
@@ -126,6 +127,7 @@ class FakeWorker:
         message, given, content = self._queue.pop(0)
         match message:
             case wire.Hello():
+                assert len(given) == wire.PRIORITIES
                 self._say(wire.Ready(confine.expected_proof(WORKER)))
             case wire.Ring():
                 (self.rings[message.slot],) = given

@@ -27,7 +27,9 @@ def rule(from_: str, *to: str, ttl: Ttl = TtlPolicy.AUTO) -> Rule:
 
 def placed(one: Rule, slot: int = 0, interface_slot: int = 0, ifindex: int = 2) -> PlacedRule:
     """Place a rule by hand; its outputs count where the rule does, and after it."""
-    outputs = tuple(PlacedOutput(output, slot + n, 3) for n, output in enumerate(one.outputs))
+    outputs = tuple(
+        PlacedOutput(output, slot + n, output.version(one.input), 3) for n, output in enumerate(one.outputs)
+    )
     return PlacedRule(one, slot, interface_slot, ifindex, outputs)
 
 

@@ -16,6 +16,7 @@ import structlog
 
 from mcr.errors import KernelError
 from mcr.model.link import Link
+from mcr.model.policy import SourcePolicy
 from mcr.model.rule import Rule, RuleId
 from mcr.model.steering import Steering
 from mcr.supervisor import children, core, perform
@@ -105,6 +106,7 @@ class World:
             patch.object(children, "time", clock),
             patch.object(core, "read_links", lambda: dict(self.links)),
             patch.object(perform, "sockets", self.sockets),
+            patch.object(children, "sockets", self.sockets),
             patch.object(perform, "Bypass", FakeBypass),
             patch.object(children, "WorkerProcess", SimpleNamespace(start=self._start)),
         ]
@@ -253,7 +255,8 @@ class World:
             assert process.table
             assert slots.rule in process.table.rules[_key(ring, process, rule)]
             for slot, output in zip(slots.outputs, rule.outputs, strict=True):
-                if output.to.interface is None or output.to.interface in self.links:
+                is_there = output.to.interface is None or output.to.interface in self.links
+                if is_there and output.source is not SourcePolicy.KEEP:
                     assert process.senders[slot] is cast("Any", self.state.outputs[slot].socket)
 
     def _open_sockets(self) -> set[FakeSocket]:

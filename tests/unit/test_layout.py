@@ -6,12 +6,23 @@ from ipaddress import IPv4Address, ip_address
 
 import pytest
 
+from mcr.model.endpoint import Endpoint, parse_endpoint
 from mcr.model.link import Link
-from mcr.model.rule import Rule
+from mcr.model.mapping import Mapped, parse_target
+from mcr.model.policy import Source, SourcePolicy
+from mcr.model.rule import Output, Rule
 from mcr.model.ruleset import Ruleset, ruleset
 from mcr.model.share import PlacedOutput, PlacedRule, Share
 from mcr.model.steering import Steering, rule_hash
-from mcr.supervisor.layout import InterfacePlan, Layout, OutputPlan, PortHold, Wishes, plan
+from mcr.supervisor.layout import (
+    InterfacePlan,
+    Layout,
+    OutputPlan,
+    PortHold,
+    Wishes,
+    leaves_as_packets,
+    plan,
+)
 from mcr.supervisor.memberships import Membership
 from mcr.supervisor.slots import SlotBook
 from tests.support.links import link, links
@@ -90,7 +101,7 @@ def test_an_active_rule_wants_everything_that_it_needs() -> None:
     assert not layout.holds
     assert not layout.pending
     expected = PlacedRule(
-        one, 0, 7, IN.index, (PlacedOutput(first, 0, OUT.index, OUT.mtu), PlacedOutput(second, 1, 0))
+        one, 0, 7, IN.index, (PlacedOutput(first, 0, 4, OUT.index, OUT.mtu), PlacedOutput(second, 1, 4, 0))
     )
     assert layout.shares[hash_of(one) % 2] == Share((expected,), ((IN.index, 7),))
     assert layout.shares[1 - hash_of(one) % 2] == Share((), ((IN.index, 7),))
@@ -233,3 +244,67 @@ def test_an_open_interface_keeps_its_steering_when_its_queues_change() -> None:
 
     assert layout.interfaces["in"] == InterfacePlan(wide, Steering.HASH, "as it was")
     assert sorted(len(share.rules) for share in layout.shares) == [0, 1]
+
+
+# ---- past the IP stack ----
+
+ETHERNET = replace(OUT, link_address=bytes([2, 0, 0, 0, 0, 3]))
+LOOPBACK = replace(OUT, link_address=bytes(6))
+INFINIBAND = replace(OUT, link_address=bytes(range(20)))
+GROUP, HOST = parse_target("239.2.2.2%out:6000"), parse_target("10.1.0.9%out:6000")
+BYPASSES = {
+    "a group": (GROUP, SourcePolicy.INTERFACE, ETHERNET, True),
+    "a mapping": (parse_target("keep%out"), SourcePolicy.INTERFACE, ETHERNET, True),
+    "from an address": (GROUP, IPv4Address("10.1.0.1"), ETHERNET, True),
+    "a host": (HOST, SourcePolicy.INTERFACE, ETHERNET, False),
+    "loopback": (GROUP, SourcePolicy.INTERFACE, LOOPBACK, False),
+    "a tunnel": (GROUP, SourcePolicy.INTERFACE, OUT, False),
+    "another link": (GROUP, SourcePolicy.INTERFACE, INFINIBAND, False),
+    "no link": (GROUP, SourcePolicy.INTERFACE, OTHER, False),
+}
+
+
+@pytest.mark.parametrize(("to", "source", "on", "expected"), BYPASSES.values(), ids=BYPASSES)
+def test_groups_on_ethernet_bypass_the_stack(
+    to: Endpoint | Mapped, source: Source, on: Link, *, expected: bool
+) -> None:
+    output = Output(to, source=source)
+
+    assert leaves_as_packets(output, links(on), WISHES) is expected
+    assert not leaves_as_packets(output, links(on), replace(WISHES, bypass_stack=False))
+
+
+@pytest.mark.parametrize("on", [ETHERNET, LOOPBACK, OUT, OTHER])
+@pytest.mark.parametrize("bypass_stack", [True, False])
+def test_what_keeps_its_source_bypasses_the_stack_always(on: Link, *, bypass_stack: bool) -> None:
+    output = Output(GROUP, source=SourcePolicy.KEEP)
+
+    assert leaves_as_packets(output, links(on), replace(WISHES, bypass_stack=bypass_stack))
+
+
+def test_an_output_that_keeps_its_source_needs_no_socket() -> None:
+    one = Rule(parse_endpoint("239.1.1.1%in:5001"), (Output(GROUP, source=SourcePolicy.KEEP), Output(HOST)))
+    layout = layout_of(one)
+
+    assert layout.outputs.keys() == {1}
+    placed = layout.shares[hash_of(one) % 2].rules[0]
+    assert [(output.slot, output.as_packets) for output in placed.outputs] == [(0, True), (1, False)]
+
+
+@pytest.mark.parametrize(
+    ("to", "on", "expected"),
+    [
+        ("keep%out", ETHERNET, "239.1.1.0"),
+        ("239.9.0.0/16%out", ETHERNET, "239.9.1.0"),
+        ("keep%out", OUT, None),
+        ("239.2.2.2%out:6000", ETHERNET, None),
+    ],
+)
+def test_the_source_of_a_mapping_that_bypasses_the_stack_is_looked_up(
+    to: str, on: Link, expected: str | None
+) -> None:
+    """For a group that it sends to; a connected socket knows its source, and the stack needs none."""
+    one = Rule(parse_endpoint("239.1.1.0/24%in:5001"), (Output(parse_target(to)),))
+    towards = layout_of(one, on=links(IN, on)).outputs[0].towards
+
+    assert towards == (None if expected is None else IPv4Address(expected))

@@ -35,8 +35,8 @@ def test_a_rule_is_shown_with_all_its_facts() -> None:
         "  workers     0 1",
         "  link-local  refused",
         "  from        239.1.1.1%eth0:5001",
-        "  to          239.2.2.2%eth1:6000  ttl auto  dscp keep  source interface  active",
-        "  to          192.0.2.7%eth2:6000  ttl 8  dscp keep  source interface     "
+        "  to          239.2.2.2%eth1:6000  ttl auto  dscp keep  source interface  path link  active",
+        "  to          192.0.2.7%eth2:6000  ttl 8  dscp keep  source interface  path stack    "
         "pending: no interface eth2",
     )
 

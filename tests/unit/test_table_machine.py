@@ -141,7 +141,10 @@ class Worker(RuleBasedStateMachine):
     def _place(self, one: Rule) -> PlacedRule:
         taken = {placed.slot for placed in self.wanted.values()}
         slot = next(number for number in range(len(taken) + 1) if number not in taken)
-        outputs = tuple(PlacedOutput(output, slot * 4 + n, 3) for n, output in enumerate(one.outputs))
+        outputs = tuple(
+            PlacedOutput(output, slot * 4 + n, output.version(one.input), 3)
+            for n, output in enumerate(one.outputs)
+        )
         interface = INTERFACES.index(one.input.interface or "")
         return PlacedRule(one, slot, interface, 10 + interface, outputs)
 

@@ -27,7 +27,8 @@ MESSAGES: dict[str, st.SearchStrategy[wire.ToWorker | wire.FromWorker]] = {
         lambda slots: st.builds(
             wire.Outputs,
             st.just(slots),
-            st.lists(st.sampled_from([4, 6]), min_size=len(slots), max_size=len(slots)),
+            st.binary(min_size=16 * len(slots), max_size=16 * len(slots)),
+            st.lists(st.integers(0, 65535), min_size=len(slots), max_size=len(slots)),
         )
     ),
     "share": st.builds(wire.ShareFile, st.integers(1, 1 << 63), st.integers(0, 1 << 31)),
@@ -49,7 +50,7 @@ EXAMPLES: list[dict[str, Any]] = [
     },
     {"kind": "ring", "slot": 0, "frame_bytes": 2048, "frames": 16},
     {"kind": "watch", "slot": 0},
-    {"kind": "outputs", "slots": [0, 1], "versions": [4, 6]},
+    {"kind": "outputs", "slots": [0, 1], "sources": bytes(32), "ports": [0, 65535]},
     {"kind": "share", "generation": 1, "bytes": 24},
     {"kind": "ready", "proof": {"Uid": "65534"}},
     {"kind": "installed", "generation": 1, "digest": 1 << 63},
@@ -69,9 +70,27 @@ def test_a_message_comes_back_as_it_went(message: wire.ToWorker | wire.FromWorke
 
 def test_the_longest_message_fits_one_packet() -> None:
     slots = [(1 << 32) - 1] * wire.MAX_DESCRIPTORS
-    versions = [6] * wire.MAX_DESCRIPTORS
+    sources = b"\xff" * 16 * wire.MAX_DESCRIPTORS
+    ports = [65535] * wire.MAX_DESCRIPTORS
 
-    assert len(wire.encode(wire.Outputs(slots, versions))) <= wire.MAX_MESSAGE_BYTES
+    assert len(wire.encode(wire.Outputs(slots, sources, ports))) <= wire.MAX_MESSAGE_BYTES
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"sources": bytes(16)}, "got 2 outputs with 1 sources and 2 ports, expected as many"),
+        ({"sources": bytes(40)}, "got 2 outputs with 2.5 sources and 2 ports, expected as many"),
+        ({"ports": [1]}, "got 2 outputs with 2 sources and 1 ports, expected as many"),
+        ({"ports": [1, 65536]}, r"got ports \[1, 65536\], expected 0 to 65535"),
+        ({"ports": [-1, 1]}, r"got ports \[-1, 1\], expected 0 to 65535"),
+    ],
+)
+def test_outputs_without_a_source_and_port_each_are_refused(change: dict[str, Any], complaint: str) -> None:
+    whole = next(example for example in EXAMPLES if example["kind"] == "outputs")
+
+    with pytest.raises(PeerError, match=complaint):
+        wire.decode(codec.pack({**whole, **change}))
 
 
 @given(ANY_MESSAGE, st.data())

@@ -208,7 +208,7 @@ def _process(host: Host, *command: str) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 RELAYS = {
-    "mcr": Relay("user space, AF_PACKET ring to UDP sockets", True, True, _mcr),
+    "mcr": Relay("user space, AF_PACKET ring to packet sockets", True, True, _mcr),
     "smcroute": Relay("kernel multicast routing", False, False, _smcroute, "smcroute"),
     "socat": Relay("user space, a datagram at a time", True, False, _socat, "socat"),
     "tc mirred": Relay("kernel, redirect before the IP stack", False, False, _tc_mirred, "iproute2"),

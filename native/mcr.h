@@ -274,8 +274,8 @@ int mcr_relay__attach_ring(struct mcr_relay *relay, uint32_t slot, int fd, uint3
 			   uint32_t frames);
 /* Look at the packets of an interface that match no rule, from a cooked packet socket. */
 int mcr_relay__attach_watch(struct mcr_relay *relay, uint32_t slot, int fd);
-/* Give the packet sockets, with PACKET_VNET_HDR, by which whole packets leave on all interfaces: one
- * for each priority that an IPv4 socket gives packets by the two bits of their DSCP above the
+/* Give the packet sockets, with PACKET_VNET_HDR, by which whole packets leave on all interfaces:
+ * one for each priority that an IPv4 socket gives packets by the two bits of their DSCP above the
  * lowest, TC_PRIO_BESTEFFORT, _BULK, _INTERACTIVE and _INTERACTIVE_BULK.  Once only. */
 void mcr_relay__attach_packets(struct mcr_relay *relay, const int fds[MCR_PRIORITIES]);
 /* Give an output slot its UDP socket, and the address and port that it sends from; an older one is

@@ -158,18 +158,27 @@ def why_output_pending(output: Output, links: Mapping[str, Link]) -> str | None:
     return None if name is None or name in links else missing(name)
 
 
-def leaves_as_packets(output: Output, links: Mapping[str, Link], wishes: Wishes) -> bool:
+def leaves_as_packets(output: Output, given: Endpoint, links: Mapping[str, Link], wishes: Wishes) -> bool:
     """
     Say whether what leaves is written to the link as whole packets, past the host's IP stack.
 
     With the original source nothing else can be done; hosts, unlike groups, have link addresses that only the
-    stack knows.
+    stack knows. It also knows best where the address to send from is not on the link, or not on this host.
+    *given* is the rule's input.
     """
     if output.source is SourcePolicy.KEEP:
         return True
     link = links.get(output.to.interface or "")
+    if not wishes.bypass_stack or link is None or not link.sends_frames:
+        return False
     is_multicast = isinstance(output.to, Mapped) or output.to.is_multicast
-    return wishes.bypass_stack and is_multicast and link is not None and link.sends_frames
+    return is_multicast and _has_source(output, output.version(given), link, links)
+
+
+def _has_source(output: Output, version: int, link: Link, links: Mapping[str, Link]) -> bool:
+    if isinstance(output.source, SourcePolicy):
+        return any(address.version == version for address in link.addresses)
+    return any(output.source in one.addresses for one in links.values())
 
 
 def missing(interface: str) -> str:
@@ -203,7 +212,7 @@ def _place_output(
 ) -> PlacedOutput:
     link = links.get(output.to.interface or "")
     place = (link.index, link.mtu, link.link_address) if link else (0, 0, b"")
-    as_packets = leaves_as_packets(output, links, wishes)
+    as_packets = leaves_as_packets(output, rule.input, links, wishes)
     return PlacedOutput(output, slot, output.version(rule.input), *place, as_packets)
 
 
@@ -221,7 +230,7 @@ def _outputs(
 
 
 def _towards(rule: Rule, output: Output, links: Mapping[str, Link], wishes: Wishes) -> Address | None:
-    if isinstance(output.to, Endpoint) or not leaves_as_packets(output, links, wishes):
+    if isinstance(output.to, Endpoint) or not leaves_as_packets(output, rule.input, links, wishes):
         return None
     return output.to.image(ip_network(rule.input.address)).network_address
 

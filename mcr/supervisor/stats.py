@@ -173,7 +173,9 @@ class Report:
             "reason": reason,
             "workers": self._holders.get(rule.id, []),
             "allow_link_local": rule.allow_link_local,
-            "outputs": [self._output(output, slot) for output, slot in zip(rule.outputs, slots, strict=True)],
+            "outputs": [
+                self._output(rule, output, slot) for output, slot in zip(rule.outputs, slots, strict=True)
+            ],
         }
 
     def _why_pending(self, rule: Rule) -> str | None:
@@ -201,7 +203,8 @@ class Report:
                 return f"worker {number} has not acknowledged it yet"
         return None
 
-    def _output(self, output: Output, slot: int) -> OutputDocument:
+    def _output(self, rule: Rule, output: Output, slot: int) -> OutputDocument:
+        as_packets = leaves_as_packets(output, rule.input, self._state.links, self._state.wishes)
         pending = why_output_pending(output, self._state.links)
         plan = self._layout.outputs.get(slot)
         failing = self._state.failures.get(OpenOutput(slot, plan)) if plan else None
@@ -211,7 +214,7 @@ class Report:
             "dscp": policy_text(output.dscp),
             "source": str(output.source),
             "rate": str(output.rate) if output.rate else None,
-            "path": "link" if leaves_as_packets(output, self._state.links, self._state.wishes) else "stack",
+            "path": "link" if as_packets else "stack",
             "state": "pending" if pending else "failing" if failing else "active",
             "reason": pending or failing,
         }

@@ -209,7 +209,7 @@ int mcr_ethernet__send_segments(struct mcr_transmit *transmit, const struct mcr_
 
 	/* The packet socket does not compare segments with the MTU; a device would drop them
 	 * silently. */
-	if (lane->segment_bytes + ip_bytes(output) + UDP_BYTES > output->mtu)
+	if (mcr_ethernet__needs_fragments(output, lane->segment_bytes))
 		return -EMSGSIZE;
 	put_all(&headers, transmit, lane, lane->bytes, lane->segment_bytes);
 	parts[0] = (struct iovec){ .iov_base = headers.bytes, .iov_len = headers.used };
@@ -282,9 +282,9 @@ static int send_fragments(struct mcr_transmit *transmit, const struct mcr_lane *
 	return 1;
 }
 
-bool mcr_ethernet__needs_fragments(const struct mcr_output *output, const struct iovec *payload)
+bool mcr_ethernet__needs_fragments(const struct mcr_output *output, uint32_t payload_bytes)
 {
-	return payload->iov_len + ip_bytes(output) + UDP_BYTES > output->mtu;
+	return payload_bytes + ip_bytes(output) + UDP_BYTES > output->mtu;
 }
 
 /* ---- whole packets ---- */
@@ -328,11 +328,11 @@ int mcr_ethernet__send_singly(struct mcr_transmit *transmit, const struct mcr_la
 	const struct mcr_output *output = transmit->senders[lane->slot].output;
 	struct burst burst;
 
-	if (mcr_ethernet__needs_fragments(output, &lane->payloads[first]))
+	if (mcr_ethernet__needs_fragments(output, (uint32_t)lane->payloads[first].iov_len))
 		return send_fragments(transmit, lane, &lane->payloads[first]);
 	burst.count = 0;
 	for (uint32_t i = first; i < lane->gathered; i++) {
-		if (mcr_ethernet__needs_fragments(output, &lane->payloads[i]))
+		if (mcr_ethernet__needs_fragments(output, (uint32_t)lane->payloads[i].iov_len))
 			break;
 		add_packet(&burst, transmit, lane, &lane->payloads[i]);
 	}

@@ -210,13 +210,19 @@ static void forget_loops(struct mcr_relay *relay, const struct mcr_table *previo
 	}
 }
 
+/* Also one without a socket has a past that the next one in its slot must not have. */
+static bool was_used(const struct mcr_sender *sender)
+{
+	return sender->fd >= 0 || sender->output;
+}
+
 static void close_unused(struct mcr_relay *relay)
 {
 	for (uint32_t slot = 0; slot < MCR_MAX_INTERFACES; slot++)
 		if (!is_read(relay, slot))
 			close_interface(relay, slot);
 	for (uint32_t slot = 0; slot < MCR_MAX_OUTPUTS; slot++)
-		if (relay->transmit.senders[slot].fd >= 0 && !relay->table->output_used[slot])
+		if (!relay->table->output_used[slot] && was_used(&relay->transmit.senders[slot]))
 			mcr_transmit__detach(&relay->transmit, slot);
 	list_rings(relay);
 }

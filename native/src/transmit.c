@@ -62,6 +62,7 @@ void mcr_transmit__attach(struct mcr_transmit *transmit, uint32_t slot, int fd,
 	sender->source_port = source_port;
 	sender->segment_bytes_limit = MCR_GATHER_BYTES;
 	sender->longer_at_ns = 0;
+	sender->by_stack_until_ns = 0;
 	sender->retry_at_ns = 0;
 	sender->backoff_ns = 0;
 	sender->allowed_at_ns = 0;
@@ -72,6 +73,7 @@ void mcr_transmit__detach(struct mcr_transmit *transmit, uint32_t slot)
 	static const uint8_t nowhere[16];
 
 	mcr_transmit__attach(transmit, slot, -1, nowhere, 0);
+	transmit->senders[slot].output = NULL;
 }
 
 static enum mcr_not_sent reason_of(int error)
@@ -158,48 +160,84 @@ static bool segments_refused(int error)
 	return error == -EINVAL || error == -EMSGSIZE || error == -EIO || error == -EOPNOTSUPP;
 }
 
-static bool writes_packets(const struct mcr_transmit *transmit, const struct mcr_output *output)
-{
-	return output->engine >= MCR_ENGINE_ETHERNET && transmit->packet_fds[0] >= 0;
-}
-
 /* Whether it may leave through the IP stack: not from another host's address. */
 static bool has_udp_socket(const struct mcr_sender *sender)
 {
 	return sender->output->engine != MCR_ENGINE_KEEPING && sender->fd >= 0;
 }
 
+static bool has_packet_socket(const struct mcr_transmit *transmit, const struct mcr_sender *sender)
+{
+	return transmit->packet_fds[0] >= 0 && sender->output->ifindex;
+}
+
 /* An address of this host is that of the UDP socket, also for packets. */
 static bool has_socket(const struct mcr_transmit *transmit, const struct mcr_sender *sender)
 {
 	if (sender->output->engine == MCR_ENGINE_KEEPING)
-		return transmit->packet_fds[0] >= 0;
+		return has_packet_socket(transmit, sender);
 	return has_udp_socket(sender);
 }
 
+/*
+ * What is too long for the link is for the IP stack to fragment, and what follows goes the same way
+ * for a while: a device with several queues would let short ones pass long ones.
+ */
+static bool writes_packets(struct mcr_transmit *transmit, const struct mcr_lane *lane)
+{
+	struct mcr_sender *sender = &transmit->senders[lane->slot];
+	const struct mcr_output *output = sender->output;
+
+	if (output->engine < MCR_ENGINE_ETHERNET || !has_packet_socket(transmit, sender))
+		return false;
+	if (!has_udp_socket(sender))
+		return true;
+	/* No other payload of a lane is longer than its first. */
+	if (mcr_ethernet__needs_fragments(output, lane->segment_bytes))
+		sender->by_stack_until_ns = transmit->now_ns + NS_PER_S;
+	return !transmit->super_packets_refused && transmit->now_ns >= sender->by_stack_until_ns;
+}
+
+/* The link may have become shorter than is known here. */
+static bool turns_to_stack(const struct mcr_transmit *transmit, struct mcr_sender *sender,
+			   int error)
+{
+	if (error != -EMSGSIZE || !has_udp_socket(sender))
+		return false;
+	sender->by_stack_until_ns = transmit->now_ns + NS_PER_S;
+	return true;
+}
+
 /* Packet sockets take super-packets since Linux 6.2 (virtio_net_hdr_to_skb), UDP sockets since
- * 4.18. */
+ * 4.18: before, everything that can leave through the IP stack does. */
 static int send_segments(struct mcr_transmit *transmit, const struct mcr_lane *lane)
 {
 	const struct mcr_sender *sender = &transmit->senders[lane->slot];
-	int sent = -EOPNOTSUPP;
+	int sent, refusal = 0;
 
-	if (writes_packets(transmit, sender->output))
-		sent = mcr_ethernet__send_segments(transmit, lane);
-	if (has_udp_socket(sender) && segments_refused(sent))
-		sent = mcr_udp__send_segments(sender, lane);
+	if (writes_packets(transmit, lane)) {
+		refusal = mcr_ethernet__send_segments(transmit, lane);
+		if (!has_udp_socket(sender) || !segments_refused(refusal))
+			return refusal;
+	}
+	if (!has_udp_socket(sender))
+		return -EOPNOTSUPP;
+	sent = mcr_udp__send_segments(sender, lane);
+	if (sent > 0 && refusal == -EINVAL)
+		transmit->super_packets_refused = true;
 	return sent;
 }
 
-/* What is too long for the link is for the IP stack to fragment, if it may leave that way. */
 static int send_singly(struct mcr_transmit *transmit, const struct mcr_lane *lane, uint32_t first)
 {
-	const struct mcr_sender *sender = &transmit->senders[lane->slot];
-	bool fits = !has_udp_socket(sender) ||
-		    !mcr_ethernet__needs_fragments(sender->output, &lane->payloads[first]);
+	struct mcr_sender *sender = &transmit->senders[lane->slot];
 
-	if (writes_packets(transmit, sender->output) && fits)
-		return mcr_ethernet__send_singly(transmit, lane, first);
+	if (writes_packets(transmit, lane)) {
+		int sent = mcr_ethernet__send_singly(transmit, lane, first);
+
+		if (!turns_to_stack(transmit, sender, sent))
+			return sent;
+	}
 	return mcr_udp__send_singly(sender, lane, first);
 }
 
@@ -287,6 +325,11 @@ static void flush_gathered(struct mcr_transmit *transmit, const struct mcr_lane 
 	}
 }
 
+static bool backs_off(const struct mcr_transmit *transmit, const struct mcr_lane *lane)
+{
+	return transmit->now_ns < transmit->senders[lane->slot].retry_at_ns;
+}
+
 static void empty(struct mcr_lane *lane)
 {
 	lane->gathered = 0;
@@ -301,7 +344,7 @@ static void flush_lane(struct mcr_transmit *transmit, struct mcr_lane *lane)
 		return;
 	if (!has_socket(transmit, sender))
 		count_not_sent(transmit, lane, 0, lane->gathered, MCR_NOT_SENT_NO_SOCKET);
-	else if (transmit->now_ns < sender->retry_at_ns)
+	else if (backs_off(transmit, lane))
 		count_not_sent(transmit, lane, 0, lane->gathered, MCR_NOT_SENT_BACKING_OFF);
 	else
 		flush_gathered(transmit, lane);
@@ -484,32 +527,40 @@ void mcr_transmit__add(struct mcr_transmit *transmit, const struct mcr_output *o
 	} while (left);
 }
 
-static bool may_leave_with_others(const struct mcr_transmit *transmit, const struct mcr_lane *lane)
+static bool may_leave_with_others(struct mcr_transmit *transmit, const struct mcr_lane *lane)
 {
 	const struct mcr_sender *sender = &transmit->senders[lane->slot];
 
-	return lane->gathered == 1 && writes_packets(transmit, sender->output) &&
-	       has_socket(transmit, sender) && transmit->now_ns >= sender->retry_at_ns &&
-	       !mcr_ethernet__needs_fragments(sender->output, lane->payloads);
+	return lane->gathered == 1 && has_socket(transmit, sender) && !backs_off(transmit, lane) &&
+	       writes_packets(transmit, lane) &&
+	       !mcr_ethernet__needs_fragments(sender->output, lane->segment_bytes);
 }
 
-/* What stops a call concerns the first lane that it did not send. */
+/* What stops a call concerns the first lane that it did not send, and others of its output. */
 static void flush_together(struct mcr_transmit *transmit, struct mcr_lane *const *lanes,
 			   uint32_t count)
 {
 	uint32_t done = 0;
 
 	while (done < count) {
-		int sent = mcr_ethernet__send_together(transmit, lanes + done, count - done);
+		struct mcr_lane *lane = lanes[done];
+		int sent = 0;
 
-		if (sent <= 0) {
-			flush_singly(transmit, lanes[done], sent);
-			empty(lanes[done++]);
+		if (!backs_off(transmit, lane))
+			sent = mcr_ethernet__send_together(transmit, lanes + done, count - done);
+		if (sent > 0) {
+			for (; sent > 0; sent--) {
+				count_sent(transmit, lanes[done], 0, 1);
+				empty(lanes[done++]);
+			}
+			continue;
 		}
-		for (; sent > 0; sent--) {
-			count_sent(transmit, lanes[done], 0, 1);
-			empty(lanes[done++]);
-		}
+		if (!sent || turns_to_stack(transmit, &transmit->senders[lane->slot], sent))
+			flush_lane(transmit, lane);
+		else
+			flush_singly(transmit, lane, sent);
+		empty(lane);
+		done++;
 	}
 }
 

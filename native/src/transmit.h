@@ -49,6 +49,7 @@ struct mcr_sender {
 	uint16_t ip_id_step;	      /* 0: none has left */
 	uint32_t segment_bytes_limit; /* longer ones did not fit the path in one segment */
 	uint64_t longer_at_ns;	      /* when they are tried again */
+	uint64_t by_stack_until_ns;   /* as one was too long for the link */
 	uint64_t retry_at_ns;
 	uint64_t backoff_ns;
 	uint64_t allowed_at_ns; /* when the rate limit has room again */
@@ -62,6 +63,7 @@ struct mcr_transmit {
 	uint32_t *dirty;	    /* lanes with payloads */
 	uint32_t dirty_count;
 	int packet_fds[MCR_PRIORITIES]; /* by which whole packets leave, -1: none */
+	bool super_packets_refused;	/* by them, but not by a UDP socket */
 	uint64_t now_ns;
 	/* Workers may fragment for the same source and destination at the same time: each has the
 	 * identifications with its own remainder. */
@@ -98,4 +100,4 @@ int mcr_ethernet__send_together(struct mcr_transmit *transmit, struct mcr_lane *
 				uint32_t count);
 /* By which of the packet sockets a lane leaves. */
 uint32_t mcr_ethernet__priority(const struct mcr_output *output, const struct mcr_lane *lane);
-bool mcr_ethernet__needs_fragments(const struct mcr_output *output, const struct iovec *payload);
+bool mcr_ethernet__needs_fragments(const struct mcr_output *output, uint32_t payload_bytes);

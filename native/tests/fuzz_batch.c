@@ -589,6 +589,7 @@ static void reset_world(void)
 	memset(relay->shared->latencies, 0, EXPECTED_RULES * sizeof(relay->shared->latencies[0]));
 	memset(relay->shared->outputs, 0, EXPECTED_OUTPUTS * sizeof(relay->shared->outputs[0]));
 	memset(relay->guards, 0, EXPECTED_RULES * sizeof(relay->guards[0]));
+	relay->transmit.super_packets_refused = false;
 	relay->loop_found = false;
 	relay->loop = (struct mcr_loop){ 0 };
 	relay->shared->trace.rule = 0;

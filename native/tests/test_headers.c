@@ -8,6 +8,7 @@
 #include "packet.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
@@ -19,6 +20,7 @@
 
 #define SLOT 7
 #define IFINDEX 42
+#define NS_PER_S 1000000000ull
 #define MOST_MESSAGES 8
 #define MOST_BYTES 2048
 
@@ -37,6 +39,7 @@ static struct {
 	int fd;
 } sent[MOST_MESSAGES];
 static uint32_t messages_sent, calls;
+static int packet_error; /* of every call on a packet socket */
 
 static void keep(int fd, const struct msghdr *message)
 {
@@ -62,10 +65,18 @@ static void keep(int fd, const struct msghdr *message)
 	messages_sent++;
 }
 
+static bool is_refused(int fd)
+{
+	errno = packet_error;
+	return packet_error && fd != udp_fd;
+}
+
 ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags)
 {
 	assert_int_equal(flags, MSG_DONTWAIT);
 	calls++;
+	if (is_refused(fd))
+		return -1;
 	keep(fd, message);
 	return sent[messages_sent - 1].count;
 }
@@ -74,6 +85,8 @@ int __wrap_sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int fl
 {
 	assert_int_equal(flags, MSG_DONTWAIT);
 	calls++;
+	if (is_refused(fd))
+		return -1;
 	for (unsigned int i = 0; i < count; i++)
 		keep(fd, &messages[i].msg_hdr);
 	return (int)count;
@@ -119,6 +132,8 @@ static int make_output(void **state)
 	for (uint32_t i = 0; i < MCR_PRIORITIES; i++)
 		transmit.packet_fds[i] = open("/dev/null", O_RDONLY);
 	messages_sent = calls = 0;
+	packet_error = 0;
+	transmit.now_ns = NS_PER_S;
 	udp_fd = -1;
 	datagram =
 		(struct mcr_datagram){ .source_port = 40123, .port = 5001, .ttl = 17, .dscp = 46 };
@@ -355,6 +370,17 @@ static void without_a_socket_nothing_leaves(void **state)
 	assert_int_equal(shared->outputs[SLOT].not_sent[MCR_NOT_SENT_NO_SOCKET], 1);
 }
 
+static void without_its_interface_nothing_leaves(void **state)
+{
+	(void)state;
+	output.ifindex = 0;
+	output.mtu = 0;
+	add("hello");
+	mcr_transmit__flush(&transmit);
+	assert_int_equal(calls, 0);
+	assert_int_equal(shared->outputs[SLOT].not_sent[MCR_NOT_SENT_NO_SOCKET], 1);
+}
+
 /* The socket of an output that was here before is not one to send from another source by. */
 static void packets_that_keep_their_source_use_no_socket(void **state)
 {
@@ -372,21 +398,79 @@ static void packets_that_keep_their_source_use_no_socket(void **state)
 	free((void *)datagram.payload);
 }
 
-static void the_ip_stack_fragments_what_is_too_long(void **state)
+static void send_one(const char *payload)
+{
+	add(payload);
+	mcr_transmit__flush(&transmit);
+}
+
+static void check_socket(uint32_t message, const char *payload, int fd)
+{
+	size_t bytes = strlen(payload);
+
+	assert_true(message < messages_sent);
+	assert_int_equal(sent[message].fd, fd);
+	assert_true(sent[message].count >= bytes);
+	assert_memory_equal(sent[message].bytes + sent[message].count - bytes, payload, bytes);
+}
+
+/* With several queues short ones would overtake long ones if they left another way. */
+static void the_ip_stack_fragments_what_is_too_long_and_sends_what_follows(void **state)
 {
 	(void)state;
 	use_own_source(SLOT);
 	output.mtu = 28 + 5;
-	add("longer");
+	send_one("first");
+	send_one("longer");
+	send_one("short");
+	transmit.now_ns += NS_PER_S - 1;
+	send_one("still");
+	transmit.now_ns += 1;
+	send_one("again");
+	assert_int_equal(messages_sent, 5);
+	check_socket(0, "first", transmit.packet_fds[3]);
+	check_socket(1, "longer", udp_fd);
+	check_socket(2, "short", udp_fd);
+	check_socket(3, "still", udp_fd);
+	check_socket(4, "again", transmit.packet_fds[3]);
+	assert_int_equal(shared->outputs[SLOT].sent, 5);
+}
+
+/* The new length is known only with the next share. */
+static void a_link_that_became_shorter_turns_an_output_to_the_ip_stack(void **state)
+{
+	(void)state;
+	use_own_source(SLOT);
+	packet_error = EMSGSIZE;
+	send_one("one");
+	add("two");
+	add("much longer");
 	mcr_transmit__flush(&transmit);
-	add("short");
+	assert_int_equal(messages_sent, 3);
+	check_socket(0, "one", udp_fd);
+	check_socket(1, "two", udp_fd);
+	check_socket(2, "much longer", udp_fd);
+	assert_int_equal(calls, 4);
+	assert_int_equal(shared->outputs[SLOT].sent, 3);
+}
+
+/* Before Linux 6.2. */
+static void where_super_packets_are_refused_everything_leaves_by_the_ip_stack(void **state)
+{
+	(void)state;
+	use_own_source(SLOT);
+	packet_error = EINVAL;
+	add("same");
+	add("same");
 	mcr_transmit__flush(&transmit);
+	packet_error = 0;
+	send_one("one");
 	assert_int_equal(messages_sent, 2);
-	assert_int_equal(sent[0].fd, udp_fd);
-	assert_int_equal(sent[0].count, 6);
-	assert_memory_equal(sent[0].bytes, "longer", 6);
-	assert_int_equal(sent[1].fd, transmit.packet_fds[3]);
-	assert_int_equal(shared->outputs[SLOT].sent, 2);
+	check_socket(0, "samesame", udp_fd);
+	check_socket(1, "one", udp_fd);
+	output.engine = MCR_ENGINE_KEEPING;
+	send_one("kept");
+	check_socket(2, "kept", transmit.packet_fds[3]);
 }
 
 /* ---- several outputs ---- */
@@ -414,6 +498,24 @@ static void single_payloads_of_several_outputs_leave_in_one_call(void **state)
 		assert_int_equal(shared->outputs[SLOT + i].sent, 1);
 		assert_int_equal(shared->outputs[SLOT + i].bytes, 5);
 	}
+}
+
+/* Flows of one output are not tried one after the other. */
+static void an_output_that_fails_is_left_alone_with_all_its_flows(void **state)
+{
+	const uint64_t *not_sent = shared->outputs[SLOT].not_sent;
+
+	(void)state;
+	packet_error = ENETDOWN;
+	for (uint32_t i = 0; i < 5; i++) {
+		datagram.source_port = (uint16_t)(40000 + i);
+		add("hello");
+	}
+	mcr_transmit__flush(&transmit);
+	assert_int_equal(calls, 1);
+	assert_int_equal(not_sent[MCR_NOT_SENT_DOWN], 1);
+	assert_int_equal(not_sent[MCR_NOT_SENT_BACKING_OFF], 4);
+	assert_int_equal(transmit.senders[SLOT].backoff_ns, 10000000);
 }
 
 /* TC_PRIO_* as net/ipv4/route.c has them: class selector 1 is bulk, expedited forwarding is
@@ -523,7 +625,11 @@ int main(void)
 		HEADERS_TEST(own_packets_have_the_address_and_port_of_the_socket),
 		HEADERS_TEST(without_a_socket_nothing_leaves),
 		HEADERS_TEST(packets_that_keep_their_source_use_no_socket),
-		HEADERS_TEST(the_ip_stack_fragments_what_is_too_long),
+		HEADERS_TEST(the_ip_stack_fragments_what_is_too_long_and_sends_what_follows),
+		HEADERS_TEST(a_link_that_became_shorter_turns_an_output_to_the_ip_stack),
+		HEADERS_TEST(where_super_packets_are_refused_everything_leaves_by_the_ip_stack),
+		HEADERS_TEST(without_its_interface_nothing_leaves),
+		HEADERS_TEST(an_output_that_fails_is_left_alone_with_all_its_flows),
 		HEADERS_TEST(single_payloads_of_several_outputs_leave_in_one_call),
 		HEADERS_TEST(each_priority_leaves_by_its_socket),
 		HEADERS_TEST(lanes_of_different_priority_leave_in_calls_of_their_own),

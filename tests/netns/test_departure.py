@@ -1,6 +1,7 @@
 """What leaves past the host's IP stack looks as if that had sent it; what cannot leave so, it sends."""
 
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,17 +10,19 @@ from typing import Literal, Self
 
 import pytest
 
+from mcr.wire.documents import StatsDocument
 from tests.support.daemon import Daemon
 from tests.support.lab import Host, Line
 from tests.support.laws import assert_all_arrived, assert_conservation
 from tests.support.listener import Listener, send_with_dscp
 from tests.support.traffic import BUFFER_BYTES, SO_RCVBUFFORCE, Inlet, Outlet, receiving, send
-from tests.support.wait import DEADLINE_S
+from tests.support.wait import DEADLINE_S, wait_for
 
 COUNT = 2000
 FEW = 100  # IGMP and neighbours
 LAST = b"the last one"
 LONGEST_FRAME = 1600
+GROUP, PAUSE_S = 4, 0.001  # a batch of its own for each group
 # Source: asm-generic/socket.h (since Linux 6.14), linux/if_ether.h
 SO_RCVPRIORITY, ETH_P_ALL = 82, 0x0003
 ETHERNET_BYTES, IPV4_BYTES, IPV6_BYTES = 14, 20, 40
@@ -100,11 +103,17 @@ def let_long_ones_in(line: Line) -> None:
 
 @contextmanager
 def relaying(
-    line: Line, directory: Path, rule: Mapping[str, object], path: Literal["link", "stack"]
+    line: Line,
+    directory: Path,
+    rule: Mapping[str, object],
+    path: Literal["link", "stack"],
+    *,
+    bypass_stack: bool | None = None,
 ) -> Iterator[Daemon]:
-    """Run a daemon of which the rule's outputs take that path."""
+    """Run a daemon of which the rule's outputs take that path: because it is told to, or by themselves."""
     directory.mkdir()
-    config = {"workers": 1, "bypass_stack": path == "link", "rules": [{"name": "one", **rule}]}
+    is_on = path == "link" if bypass_stack is None else bypass_stack
+    config = {"workers": 1, "bypass_stack": is_on, "rules": [{"name": "one", **rule}]}
     with Daemon(line.relay, directory, config) as daemon:
         assert [output["path"] for output in daemon.rules()[0]["outputs"]] == [path]
         yield daemon
@@ -253,11 +262,96 @@ def test_an_address_that_comes_later_is_the_source_from_then_on(line: Line, tmp_
     rule = {"from": V4[0].format("r0"), "to": V4[1].format("r1")}
     line.relay.ip("addr flush dev r1 scope global")
     with (
-        relaying(line, tmp_path / "one", rule, "link") as daemon,
+        relaying(line, tmp_path / "one", rule, "stack", bypass_stack=True) as daemon,
         Listener(line.sink, V4[1].format("b0")) as listener,
         Outlet(line.source, V4[0].format("a0")) as outlet,
     ):
         line.relay.ip("addr add 10.2.0.77/24 dev r1")
-        daemon.wait_for_outputs("active")
+        wait_for("the address", lambda: daemon.rules()[0]["outputs"][0]["path"] == "link")
+        daemon.wait_for_rules("active")
         outlet.send(LAST)
         assert {one.source for one in listener.take_until(LAST)} == {"10.2.0.77"}
+
+
+def test_an_address_that_goes_is_no_source_any_more(line: Line, tmp_path: Path) -> None:
+    """Another host may have it by now, as with VRRP."""
+    line.relay.ip("addr add 10.2.0.77/24 dev r1")
+    output = {"to": V4[1].format("r1"), "source": "10.2.0.77"}
+    rules = [{"name": "one", "from": V4[0].format("r0"), "to": [output, "239.2.2.3%r1:6001"]}]
+    with (
+        Daemon(line.relay, tmp_path, {"rules": rules}) as daemon,
+        Listener(line.sink, V4[1].format("b0")) as moved,
+        Listener(line.sink, "239.2.2.3%b0:6001") as stays,
+        Outlet(line.source, V4[0].format("a0")) as outlet,
+    ):
+        outlet.send(b"before")
+        assert [one.source for one in moved.take_until(b"before")] == ["10.2.0.77"]
+        line.relay.ip("addr del 10.2.0.77/24 dev r1")
+        wait_for("the change", lambda: daemon.rules()[0]["outputs"][0]["state"] == "failing")
+        assert daemon.wait_for_rules("active")[0]["outputs"][0]["path"] == "stack"
+        outlet.send(LAST)
+        assert stays.take_until(LAST)[-1].source == "10.2.0.1"
+        stats = daemon.wait_for_stats("the refusal", lambda stats: failed(stats) == 1)
+        line.relay.ip("addr add 10.2.0.77/24 dev r1")
+        daemon.wait_for_outputs("active")
+        outlet.send(b"after")
+        came = moved.take_until(b"after")
+    assert [(one.payload, one.source) for one in came] == [(b"after", "10.2.0.77")]
+    assert_conservation(stats)
+
+
+def failed(stats: StatsDocument) -> int:
+    return sum(stats["rules"][0]["outputs"][0]["not_sent"].values())
+
+
+def test_a_borrowed_address_is_the_one_that_the_other_interface_has_now(line: Line, tmp_path: Path) -> None:
+    """The kernel borrows it for each datagram anew where the output's own interface has none."""
+    rule = {"from": "239.1.1.0/24%r0:5001", "to": "239.9.0.0/16%r1:6000"}
+    line.relay.ip("addr flush dev r1 scope global")
+    with (
+        relaying(line, tmp_path / "one", rule, "stack", bypass_stack=True),
+        Listener(line.sink, "239.9.1.1%b0:6000") as listener,
+        Outlet(line.source, V4[0].format("a0")) as outlet,
+    ):
+        for address in ("10.1.0.2", "10.1.0.99"):
+            line.relay.ip("addr flush dev r0 scope global", f"addr add {address}/24 dev r0")
+            outlet.send(LAST)
+            assert [one.source for one in listener.take_until(LAST)] == [address]
+
+
+def test_long_and_short_datagrams_keep_their_order_on_a_device_with_queues(
+    line: Line, tmp_path: Path
+) -> None:
+    """A queue is chosen by a hash that differs between packets and what the stack sends."""
+    let_long_ones_in(line)
+    plug_queues(line, 4)
+    rule = {"from": V4[0].format("r0"), "to": V4[1].format("r1")}
+    payloads = [number.to_bytes(2, "big") * (1500 if number % GROUP == 0 else 450) for number in range(240)]
+    with (
+        relaying(line, tmp_path / "one", rule, "link"),
+        Listener(line.sink, V4[1].format("b0")) as listener,
+        Outlet(line.source, V4[0].format("a0")) as outlet,
+    ):
+        for begin in range(0, len(payloads), GROUP):
+            outlet.send(*payloads[begin : begin + GROUP])
+            time.sleep(PAUSE_S)
+        outlet.send(LAST)
+        came = listener.take_until(LAST)
+
+    assert [one.payload for one in came] == [*payloads, LAST]
+
+
+def plug_queues(line: Line, queues: int) -> None:
+    """Replace the cable to the sink by one of several queues, each of them slow."""
+    ends = [f"{name} numtxqueues {queues} numrxqueues {queues}" for name in ("r1", "b0")]
+    line.relay.ip(
+        "link del r1",
+        f"link add {ends[0]} type veth peer name {ends[1]} netns {line.sink.namespace}",
+        "addr add 10.2.0.1/24 dev r1",
+        "link set r1 up",
+    )
+    line.sink.ip("addr add 10.2.0.2/24 dev b0", "link set b0 up")
+    line.relay.run("tc", "qdisc", "add", "dev", "r1", "root", "handle", "1:", "mq")
+    for number in range(1, queues + 1):
+        shape = ("tbf", "rate", "5mbit", "burst", "10k", "limit", "5m")
+        line.relay.run("tc", "qdisc", "replace", "dev", "r1", "parent", f"1:{number}", *shape)

@@ -261,7 +261,17 @@ BYPASSES = {
     "a tunnel": (GROUP, SourcePolicy.INTERFACE, OUT, False),
     "another link": (GROUP, SourcePolicy.INTERFACE, INFINIBAND, False),
     "no link": (GROUP, SourcePolicy.INTERFACE, OTHER, False),
+    "no address": (GROUP, SourcePolicy.INTERFACE, replace(ETHERNET, addresses=frozenset()), False),
+    "no address of that version": (
+        parse_target("[ff3e::8000:1%out]:6000"),
+        SourcePolicy.INTERFACE,
+        ETHERNET,
+        False,
+    ),
+    "from an address of another link": (GROUP, IPv4Address("10.0.0.1"), ETHERNET, True),
+    "from an address that is not here": (GROUP, IPv4Address("10.1.0.77"), ETHERNET, False),
 }
+INPUT = parse_endpoint("239.1.1.1%in:5001")
 
 
 @pytest.mark.parametrize(("to", "source", "on", "expected"), BYPASSES.values(), ids=BYPASSES)
@@ -270,8 +280,8 @@ def test_groups_on_ethernet_bypass_the_stack(
 ) -> None:
     output = Output(to, source=source)
 
-    assert leaves_as_packets(output, links(on), WISHES) is expected
-    assert not leaves_as_packets(output, links(on), replace(WISHES, bypass_stack=False))
+    assert leaves_as_packets(output, INPUT, links(IN, on), WISHES) is expected
+    assert not leaves_as_packets(output, INPUT, links(IN, on), replace(WISHES, bypass_stack=False))
 
 
 @pytest.mark.parametrize("on", [ETHERNET, LOOPBACK, OUT, OTHER])
@@ -279,7 +289,7 @@ def test_groups_on_ethernet_bypass_the_stack(
 def test_what_keeps_its_source_bypasses_the_stack_always(on: Link, *, bypass_stack: bool) -> None:
     output = Output(GROUP, source=SourcePolicy.KEEP)
 
-    assert leaves_as_packets(output, links(on), replace(WISHES, bypass_stack=bypass_stack))
+    assert leaves_as_packets(output, INPUT, links(on), replace(WISHES, bypass_stack=bypass_stack))
 
 
 def test_an_output_that_keeps_its_source_needs_no_socket() -> None:

@@ -101,6 +101,7 @@ static void add_rule(const struct variant *variant, uint32_t group, uint8_t pref
 	output = share__add_output(&share, MCR_TTL_AUTO, 0);
 	packet__map_v4(output->address, group);
 	output->engine = MCR_ENGINE_ETHERNET;
+	output->ifindex = 1;
 	output->link_bytes = LINK_BYTES;
 	for (uint32_t i = variant->sources; i > 0; i--) {
 		packet__map_v4(address, SENDER + i - 1);

@@ -63,7 +63,7 @@ VARIANTS = (
     Variant("sources-16", "the rule has 16 allowed sources, the sender is the last"),
     Variant("checksum", "nobody has checked the UDP checksum before"),
     Variant("rules-1000", "1,000 rules, one flow"),
-    Variant("flows-100", "100 rules, whose flows take turns: a send call for each datagram"),
+    Variant("flows-100", "100 rules, whose flows take turns: a packet for each datagram"),
     Variant("flows-1000", "1,000 rules, whose flows take turns", against="flows-100"),
 )
 

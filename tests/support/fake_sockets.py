@@ -151,6 +151,7 @@ class FakeSockets:
         return sockets.Sender(cast("Any", self.opened[-1]), source, len(self.opened))
 
     def open_packet_senders(self) -> list[FakeSocket]:
+        self._ask("packets")
         senders = [FakeSocket(len(self.opened) + n) for n in range(PRIORITIES)]
         self.opened += senders
         return senders

@@ -337,6 +337,20 @@ def test_a_worker_that_cannot_be_started_is_tried_again(settled: World) -> None:
     settled.judge_settled()
 
 
+def test_a_worker_that_gets_no_packet_sockets_is_ended_and_tried_again(settled: World) -> None:
+    settled.refused.add("packets")
+    settled.die(0)
+    settled.reap()
+    settled.now_s += 1.0
+    settled.look()
+    assert settled.state.workers[0].is_ending
+    assert any("packets" in str(entry.get("reason")) for entry in settled.logs)
+
+    settled.refused.clear()
+    settled.settle()
+    settled.judge_settled()
+
+
 def test_a_refused_step_is_logged_once(world: World) -> None:
     world.refused.add("ring in")
     world.add(ONE)

@@ -2,13 +2,16 @@
 
 /*
  * Two ways to say the same: halves of 64-bit words for AVX2, where gcc makes three instructions of
- * 32 bytes, and 32-bit words for everything else, where it does that best.  9,000 bytes take 165 ns
- * in the first and 480 ns in the second.
+ * 32 bytes, and 32-bit words for everything else, where it does that best.  9,000 bytes take 130 ns
+ * in the first and 310 ns in the second.
+ *
+ * The index is as wide as a pointer: one of 32 bits might go round, so that gcc picks up the words
+ * one by one, which takes three times as long.
  */
 
-static uint64_t add_words(uint64_t sum, const uint8_t *data, uint32_t bytes)
+static uint64_t add_words(uint64_t sum, const uint8_t *data, size_t bytes)
 {
-	for (uint32_t i = 0; i < bytes; i += 4) {
+	for (size_t i = 0; i < bytes; i += 4) {
 		uint32_t word;
 
 		memcpy(&word, data + i, 4);
@@ -19,11 +22,11 @@ static uint64_t add_words(uint64_t sum, const uint8_t *data, uint32_t bytes)
 
 #ifdef __x86_64__
 __attribute__((target("avx2"))) static uint64_t add_halves(uint64_t sum, const uint8_t *data,
-							   uint32_t bytes)
+							   size_t bytes)
 {
 	uint64_t low = 0, high = 0;
 
-	for (uint32_t i = 0; i < bytes; i += 8) {
+	for (size_t i = 0; i < bytes; i += 8) {
 		uint64_t word;
 
 		memcpy(&word, data + i, 8);
@@ -36,7 +39,7 @@ __attribute__((target("avx2"))) static uint64_t add_halves(uint64_t sum, const u
 
 uint64_t mcr_checksum__add_blocks(uint64_t sum, const uint8_t *data, uint32_t blocks)
 {
-	uint32_t bytes = blocks * MCR_CHECKSUM_BLOCK;
+	size_t bytes = (size_t)blocks * MCR_CHECKSUM_BLOCK;
 
 #ifdef __x86_64__
 	if (__builtin_cpu_supports("avx2"))

@@ -7,25 +7,35 @@ OUTPUT_PORT = 6000
 
 
 @dataclass(frozen=True, slots=True)
+class Crowd:
+    """
+    Traffic on the input interface that no relay has a rule for.
+
+    Attributes:
+        rate: of all groups together, as `mcrgen --rate` takes it.
+        groups: those behind the job's own.
+        together: frames of one group that follow each other.
+    """
+
+    rate: str
+    groups: int
+    together: int = 60
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """
-    What is sent, and what of it a relay has to relay.
+    What is sent to be relayed, and what else is on the wire.
 
     Attributes:
         rate: as `mcrgen --rate` takes it; ``max`` is as fast as the sender's CPU can.
         payload_bytes: UDP payload of each datagram.
-        flows: groups that the sender takes turns between.
-        relayed: of these, how many there is a rule for, from the first on.
+        flows: groups that the sender takes turns between; there is a rule for each.
         copies: outputs of each rule.
     """
 
     rate: str
     payload_bytes: int
     flows: int = 1
-    relayed: int = 1
     copies: int = 1
-
-    @property
-    def share(self) -> float:
-        """Give the datagrams that a relay should send for each one that was sent to it."""
-        return self.relayed * self.copies / self.flows
+    crowd: Crowd | None = None

@@ -23,6 +23,7 @@ class Metric:
 
 METRICS: Mapping[str, Metric] = {
     "offered_pps": Metric("offered kpps", "sent by the sender, per second", "{:,.1f}", 1000),
+    "crowd_pps": Metric("crowd kpps", "sent to groups that have no rule, per second", "{:,.1f}", 1000),
     "relayed_pps": Metric("relayed kpps", "arrived at the receiver, per second", "{:,.1f}", 1000),
     "sent": Metric("sent", "datagrams that the sender sent"),
     "received": Metric("received", "distinct datagrams that arrived"),

@@ -62,16 +62,16 @@ class Stage:
 
     def inputs(self, hop: int, job: Job) -> list[str]:
         """Give the input endpoints at relay number *hop*."""
-        groups = job.flows if hop == 0 else job.relayed * job.copies
+        groups = job.flows if hop == 0 else job.flows * job.copies
         return _consecutive(self._first_group(hop), groups, "r0", _port(hop))
 
     def outputs(self, hop: int, job: Job) -> list[str]:
         """Give the output endpoints of relay number *hop*; flow after flow, the copies of each together."""
-        return _consecutive(self._first_group(hop + 1), job.relayed * job.copies, "r1", _port(hop + 1))
+        return _consecutive(self._first_group(hop + 1), job.flows * job.copies, "r1", _port(hop + 1))
 
-    def sent_to(self) -> str:
-        """Give the first endpoint that the sender sends to."""
-        return self._place(0, "a0")
+    def sent_to(self, flow: int = 0) -> str:
+        """Give the endpoint that a flow is sent to."""
+        return _consecutive(self._first_group(0), flow + 1, "a0", _port(0))[flow]
 
     def arrives_at(self, *, translated: bool) -> str:
         """Give the first endpoint at which datagrams arrive, past a relay that translates or another."""
@@ -112,6 +112,8 @@ def staged(cpus: Cpus, *, hops: int, mtu: int) -> Iterator[Stage]:
             _connect(built, (left, device), (relay, "r0"), mtu)
             left, device = relay, "r1"
         _connect(built, (left, device), (sink, "b0"), mtu)
+        # Super-packets of a UDP socket are cut before the cable: every datagram is a frame of its own.
+        source.ip("link set a0 gso_max_segs 1")
         yield Stage(source, relays, sink, cpus)
 
 

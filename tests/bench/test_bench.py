@@ -8,7 +8,7 @@ import pytest
 from mcr.gen.quantity import parse_rate
 from tests.bench.chart import Bar, Panel, draw
 from tests.bench.cpu import Reading, Usage
-from tests.bench.job import Job
+from tests.bench.job import Crowd, Job
 from tests.bench.metrics import METRICS, medians
 from tests.bench.play import turns
 from tests.bench.relays import RELAYS, mcr_config, nft_ruleset
@@ -53,6 +53,29 @@ def test_a_scenario_is_not_won_at_a_lower_rate(scenario: Scenario) -> None:
     verdicts = [target.judge(slow) for target in scenario.targets if target.metric == "offered_pps"]
 
     assert [verdict.met for verdict in verdicts] == [False]
+
+
+IN_A_CROWD = [one for one in SCENARIOS.values() if one.contenders[0].job.crowd]
+
+
+@pytest.mark.parametrize("scenario", IN_A_CROWD, ids=lambda scenario: str(scenario.name))
+def test_a_scenario_is_not_won_among_fewer(scenario: Scenario) -> None:
+    subject = scenario.contenders[0]
+    assert subject.job.crowd
+    fewer = {subject.name: [{"crowd_pps": parse_rate(subject.job.crowd.rate) * 0.9}] * 5}
+
+    verdicts = [target.judge(fewer) for target in scenario.targets if target.metric == "crowd_pps"]
+
+    assert [verdict.met for verdict in verdicts] == [False]
+
+
+def test_the_crowd_is_sent_to_groups_without_a_rule() -> None:
+    job = Job("5k", 100, flows=3, crowd=Crowd("500k", 100))
+
+    wanted = {one.partition("%")[0] for one in stage().inputs(0, job)}
+
+    assert stage().sent_to().partition("%")[0] in wanted
+    assert stage().sent_to(job.flows).partition("%")[0] not in wanted
 
 
 def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
@@ -133,9 +156,9 @@ def test_cpu_time_is_shared_out_over_the_datagrams_of_the_time_watched() -> None
 
 @pytest.mark.parametrize(
     ("job", "lost"),
-    [(Job("500", 100), 1), (Job("500", 100, copies=3), 2001), (Job("500", 100, flows=5, relayed=1), 0)],
+    [(Job("500", 100), 1), (Job("500", 100, copies=3), 2001), (Job("500", 100, crowd=Crowd("1k", 5)), 1)],
 )
-def test_loss_is_what_is_missing_of_all_copies_of_what_has_a_rule(job: Job, lost: int) -> None:
+def test_loss_is_what_is_missing_of_all_copies_but_not_of_the_crowd(job: Job, lost: int) -> None:
     assert sample_of(job, reports(distinct=999))["lost"] == lost
 
 

@@ -1,7 +1,8 @@
 """One trial: traffic through one relay, counted at the receiver, and the CPU time that it took."""
 
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.support.traffic import Receiver, Sender, receiving, sending
 from tests.support.wait import wait_for
 
 WARM_UP_S = 0.5
+START_S = 1.0  # of a sender, at most
 SLACK_S = 0.5  # the sender goes on a little longer than it is watched
 QUIET_S = 0.3
 DRAIN_S = 20.0
@@ -41,16 +43,24 @@ def relay_traffic(stage: Stage, contender: Contender, seconds: float) -> Sample:
     relay, job = RELAYS[contender.relay], contender.job
     others_percent = watch_others()
     backlog_before = softnet_dropped()
+    frames_before = _frames(stage.relays[0], "r0")
     with (
         relay.start(stage, job, contender.settings) as running,
         _receiving(stage, job, translated=relay.translates) as receiver,
+        _crowd(stage, job, START_S + WARM_UP_S + seconds + SLACK_S) as crowd,
         _sending(stage, job, WARM_UP_S + seconds + SLACK_S) as sender,
     ):
         usage = _watch(stage, running, seconds)
         assert sender.is_running, "the sender ended while it was watched"
+        assert not crowd or crowd.is_running, "the crowd ended while the relay was watched"
         sent = sender.report()
         _wait_until_quiet(stage.sink)
         got = receiver.stop()
+        if crowd:
+            of_crowd = crowd.report()
+            sent["crowd_pps"] = of_crowd["rate_pps"]
+            frames = _frames(stage.relays[0], "r0") - frames_before
+            assert frames >= of_crowd["sent"], f"the crowd of {of_crowd['sent']} came in {frames} frames"
         backlog_dropped = softnet_dropped() - backlog_before
         reports = Reports(sent, got, usage, running.kernel_dropped(), running.not_sent(), backlog_dropped)
     return {**sample_of(job, reports), "others_percent": others_percent}
@@ -61,7 +71,7 @@ def _receiving(stage: Stage, job: Job, *, translated: bool) -> AbstractContextMa
         stage.sink,
         stage.arrives_at(translated=translated),
         duration=LONGEST_RECEIVE_S,
-        flows=job.relayed * job.copies,
+        flows=job.flows * job.copies,
         cpu=stage.cpus.relay,
     )
 
@@ -79,17 +89,43 @@ def _sending(stage: Stage, job: Job, duration_s: float) -> AbstractContextManage
     )
 
 
+@contextmanager
+def _crowd(stage: Stage, job: Job, duration_s: float) -> Iterator[Sender | None]:
+    """
+    Send what nobody has a rule for, from the sender's CPU.
+
+    The UDP engine hands over many datagrams at once, which leave as a frame each (`staged`): so one CPU does
+    twice as many as it does with the Ethernet engine.
+    """
+    if not job.crowd:
+        yield None
+        return
+    with sending(
+        stage.source,
+        stage.sent_to(job.flows),
+        rate=job.crowd.rate,
+        size=job.payload_bytes,
+        duration=duration_s,
+        flows=job.crowd.groups,
+        ttl=TTL,
+        cpu=stage.cpus.sender,
+        engine="udp",
+        segment=job.crowd.together,
+    ) as crowd:
+        yield crowd
+
+
 def sample_of(job: Job, reports: Reports) -> Sample:
     """Work out the figures of one trial."""
     sent, got, usage = reports.sent, reports.got, reports.usage
-    # The sender takes turns, so that each flow has had its part of what was sent, to one datagram.
-    expected = sent["sent"] * job.share if job.flows == job.relayed else got["distinct"] + got["lost"]
+    expected = sent["sent"] * job.copies
     relayed = max(1.0, got["rate_pps"] * usage.elapsed_s)
     relay_s = sum(usage.processes_s)
     sample = {
         "offered_pps": sent["rate_pps"],
         "relayed_pps": got["rate_pps"],
         "sent": sent["sent"],
+        **({"crowd_pps": sent["crowd_pps"]} if "crowd_pps" in sent else {}),
         "received": got["distinct"],
         "lost": max(expected - got["distinct"], got["lost"], 0),
         "wrong": sum(got[name] for name in ("duplicated", "corrupted", "misdirected", "foreign", "stale")),
@@ -113,8 +149,8 @@ def sample_of(job: Job, reports: Reports) -> Sample:
 
 
 def _watch(stage: Stage, running: Running, seconds: float) -> Usage:
-    before = _frames(stage.sink)
-    wait_for("the first datagrams at the sink", lambda: _frames(stage.sink) > before + FIRST_FRAMES)
+    before = _frames(stage.sink, "b0")
+    wait_for("the first datagrams at the sink", lambda: _frames(stage.sink, "b0") > before + FIRST_FRAMES)
     time.sleep(WARM_UP_S)
     began = Reading.take(running.pids)
     time.sleep(seconds)
@@ -125,11 +161,11 @@ def _wait_until_quiet(sink: Host) -> None:
     """Wait until a relay that lags behind has sent all that it still has."""
     ends_at = time.monotonic() + DRAIN_S
     seen = -1
-    while seen != (seen := _frames(sink)) and time.monotonic() < ends_at:
+    while seen != (seen := _frames(sink, "b0")) and time.monotonic() < ends_at:
         time.sleep(QUIET_S)
 
 
-def _frames(sink: Host) -> int:
-    """Give the frames that the sink's interface has received (/proc/net/dev, the second column)."""
-    line = next(line for line in sink.read("dev").splitlines() if line.strip().startswith("b0:"))
+def _frames(host: Host, device: str) -> int:
+    """Give the frames that an interface has received (/proc/net/dev, the second column)."""
+    line = next(line for line in host.read("dev").splitlines() if line.strip().startswith(f"{device}:"))
     return int(line.split()[2])

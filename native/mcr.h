@@ -151,8 +151,9 @@ struct mcr_shared {
 	uint64_t generation;   /* of the installed share */
 	uint64_t digest;       /* of the installed table, computed anew every second */
 	uint64_t batches;
-	uint64_t sleeps; /* waits on purpose, to let a batch gather */
-	uint64_t polls;	 /* waits for the next packet */
+	uint64_t sleeps;    /* waits on purpose, to let a batch gather */
+	uint64_t polls;	    /* waits for the next packet */
+	uint64_t gather_ns; /* how long a wait on purpose is at present */
 	struct mcr_interface_counters interfaces[MCR_MAX_INTERFACES];
 	struct mcr_rule_counters rules[MCR_MAX_RULES];
 	struct mcr_output_counters outputs[MCR_MAX_OUTPUTS];
@@ -293,9 +294,10 @@ uint32_t mcr_relay__latency_bucket(uint64_t elapsed_ns);
  * them send as one source to one destination they number differently.  Before outputs are attached.
  */
 int mcr_relay__set_number(struct mcr_relay *relay, uint32_t worker, uint32_t workers);
-/* How long to let a batch gather at high rates (0: not at all), whether to never sleep, and how
- * many frames of one ring to send together: 1 to MCR_MAX_BATCH, which it is to begin with. */
-void mcr_relay__set_pace(struct mcr_relay *relay, uint32_t coalesce_us, int busy_poll,
+/* How long to let a batch gather at high rates (0: not at all; -1: by what waiting costs), whether
+ * to never sleep, and how many frames of one ring to send together: 1 to MCR_MAX_BATCH, which it is
+ * to begin with. */
+void mcr_relay__set_pace(struct mcr_relay *relay, int32_t coalesce_us, int busy_poll,
 			 uint32_t batch);
 /* Relay until control_fd is readable (0), a loop was found (1), or the kernel refuses to wait
  * (negative errno). */

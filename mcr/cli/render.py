@@ -185,10 +185,12 @@ def show_workers(workers: Sequence[WorkerDocument]) -> str:
             one["expected_digest"],
             one["installed_digest"],
             size(one["resident_bytes"]),
+            size(one["ring_bytes"]),
         ]
         for one in workers
     ]
-    head = ["WORKER", "PID", "CPU", "STATE", "SINCE", "RESTARTS", "RULES", "EXPECTED", "INSTALLED", "MEMORY"]
+    head = ["WORKER", "PID", "CPU", "STATE", "SINCE", "RESTARTS", "RULES", "EXPECTED", "INSTALLED"]
+    head += ["MEMORY", "RINGS"]
     return table(head, rows) if rows else "no workers"
 
 
@@ -262,15 +264,16 @@ def plain(text: str) -> str:
 
 
 def size(count: int | None) -> str | None:
-    """Give a number of bytes with a binary unit: ``512 B``, ``1.5 MiB``."""
+    """Give a number of bytes with a binary unit: ``512 B``, ``1.5 MiB``, ``32 MiB``."""
     if count is None:
         return None
-    amount = float(count)
-    for unit in ("B", "KiB", "MiB"):
-        if amount < 1024:
-            return f"{amount:.0f} B" if unit == "B" else f"{amount:.1f} {unit}"
+    if count < 1024:
+        return f"{count} B"
+    amount, units = count / 1024, ["KiB", "MiB", "GiB"]
+    while amount >= 1024 and len(units) > 1:
         amount /= 1024
-    return f"{amount:.1f} GiB"
+        del units[0]
+    return f"{amount:.1f} {units[0]}" if amount < 9.95 else f"{amount:.0f} {units[0]}"
 
 
 def duration(seconds: float) -> str:

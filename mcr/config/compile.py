@@ -9,7 +9,6 @@ from pydantic import ValidationError
 
 from mcr.config.problems import explain
 from mcr.config.schema import (
-    DEFAULT_COALESCE_US,
     MAX_BATCH,
     File,
     RuleEntry,
@@ -31,7 +30,8 @@ class Configuration:
     Attributes:
         workers: how many; None for one on each CPU that the daemon may use.
         steering: for interfaces of every kind.
-        coalesce_us: how long a worker lets a batch gather once it sends 20,000 datagrams/s; 0 for not at all.
+        coalesce_us: how long a worker lets a batch gather once it sends 20,000 datagrams/s; 0 for not at all,
+            None for what waiting costs there.
         watch_unmatched: keep a table of UDP multicast that matches no rule.
         bypass_stack: spare the host's IP stack what only mcr wants.
         busy_poll: workers never sleep.
@@ -42,7 +42,7 @@ class Configuration:
 
     workers: int | None = None
     steering: Steering = Steering.AUTO
-    coalesce_us: int = DEFAULT_COALESCE_US
+    coalesce_us: int | None = None
     busy_poll: bool = False
     batch: int = MAX_BATCH
     watch_unmatched: bool = True

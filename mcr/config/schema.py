@@ -54,7 +54,6 @@ from mcr.model.rule import NAME_SYNTAX, Output, Rule, check_outputs
 from mcr.model.steering import Steering
 
 MAX_WORKERS = 256  # members of a fanout group: PACKET_FANOUT_MAX, net/packet/internal.h
-DEFAULT_COALESCE_US = 150  # developer_docs/decisions/0003-moderation.md
 MAX_COALESCE_US = 10_000
 MAX_RING_MIB = 1024
 MAX_BATCH = 512  # MCR_MAX_BATCH in native/mcr.h
@@ -101,6 +100,15 @@ def kind(value: object) -> str | None:
 def output_kind(value: object) -> str | None:
     """Give the tag of *value*, None if it can be no output."""
     return "<target>" if isinstance(value, dict) and "to" in value else kind(value)
+
+
+def read_coalesce(value: object) -> int | None:
+    """Take a number of microseconds; None is for ``auto``."""
+    if value == "auto":
+        return None
+    if type(value) is not int or not 0 <= value <= MAX_COALESCE_US:
+        raise PydanticCustomError("coalesce", "no time")  # shown with the description of the field
+    return value
 
 
 def read_port_range(value: object) -> tuple[int, int]:
@@ -285,8 +293,8 @@ class File(Strict):
         default=None, description=f"a number of processes from 1 to {MAX_WORKERS}", ge=1, le=MAX_WORKERS
     )
     steering: Steering = Field(default=Steering.AUTO, description="auto, cpu or hash", strict=False)
-    coalesce_us: int = Field(
-        default=DEFAULT_COALESCE_US, description=f"0 to {MAX_COALESCE_US}", ge=0, le=MAX_COALESCE_US
+    coalesce_us: Annotated[int | None, PlainValidator(read_coalesce)] = Field(
+        default=None, description=f"auto, or 0 to {MAX_COALESCE_US}"
     )
     busy_poll: bool = Field(default=False, description="true or false")
     batch: int = Field(default=MAX_BATCH, description=f"1 to {MAX_BATCH}", ge=1, le=MAX_BATCH)

@@ -79,7 +79,7 @@ class Children:
                 worker.number,
                 len(self._state.workers),
                 worker.cpu,
-                wishes.coalesce_us,
+                wire.COALESCE_AUTO if wishes.coalesce_us is None else wishes.coalesce_us,
                 wishes.busy_poll,
                 wishes.batch,
             )

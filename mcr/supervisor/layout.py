@@ -91,7 +91,7 @@ class Wishes:
 
     workers: int
     steering: Steering
-    coalesce_us: int
+    coalesce_us: int | None
     busy_poll: bool
     batch: int
     ring_bytes: int

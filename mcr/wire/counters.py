@@ -20,7 +20,7 @@ MAX_RULES = 8192
 MAX_OUTPUTS = 32768
 
 WORD_BYTES = 8
-HEADER_WORDS = 8
+HEADER_WORDS = 9
 _IGNORED_WORDS = 12
 _NOT_SENT_WORDS = 14
 INTERFACE_WORDS = 2 + _IGNORED_WORDS + 2
@@ -58,6 +58,7 @@ class WorkerHeader:
         batches: times that packets were read.
         sleeps: waits on purpose, to let a batch gather.
         polls: waits for the next packet.
+        gather_ns: how long a wait on purpose is at present.
     """
 
     abi: int
@@ -68,6 +69,7 @@ class WorkerHeader:
     batches: int
     sleeps: int
     polls: int
+    gather_ns: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,6 +176,7 @@ class WorkerDocument(TypedDict):
     generation: int
     resident_bytes: int | None
     ring_bytes: int
+    coalesce_us: int | None
     cpu_seconds: float | None
 
 

@@ -27,6 +27,7 @@ MAX_MESSAGE_BYTES = 1 << 16
 ADDRESS_BYTES = 16
 MAX_PORT = 65535
 PRIORITIES = 4  # MCR_PRIORITIES in native/mcr.h
+COALESCE_AUTO = -1  # mcr_relay__set_pace in native/mcr.h
 
 
 @dataclass(frozen=True, slots=True)

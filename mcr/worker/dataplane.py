@@ -36,7 +36,11 @@ class Dataplane:
         _check("be worker", f"{worker} of {workers}", lib.mcr_relay__set_number(self._relay, worker, workers))
 
     def set_pace(self, coalesce_us: int, *, busy_poll: bool, batch: int) -> None:
-        """Say how long to let a batch gather at high rates, whether to never sleep, and the largest batch."""
+        """
+        Say how long to let a batch gather at high rates, whether to never sleep, and the largest batch.
+
+        With ``COALESCE_AUTO`` the first follows from what a wait costs.
+        """
         lib.mcr_relay__set_pace(self._relay, coalesce_us, busy_poll, batch)
 
     def attach_ring(self, slot: int, descriptor: int, frame_bytes: int, frames: int) -> None:

@@ -3,6 +3,37 @@
 /* Datagrams sent per second from which on it is worth to wait for more. */
 #define GATHER_RATE_PPS 20000
 #define NS_PER_S 1000000000ull
+#define NS_PER_US 1000
+
+/* To fall asleep and wake up may take one part in so many of the CPU. */
+#define WAIT_SHARE 20
+#define LEAST_GATHER_NS 100000
+#define MOST_GATHER_NS 350000
+/* Of the cost so far, in which a single interrupt must not count for much. */
+#define SMOOTHING 8
+
+static uint32_t at_most(uint64_t value, uint32_t most)
+{
+	return value < most ? (uint32_t)value : most;
+}
+
+void mcr_pace__set_gather(struct mcr_pace *pace, int32_t coalesce_us)
+{
+	pace->adapts = coalesce_us < 0;
+	pace->wait_cost_ns = LEAST_GATHER_NS / WAIT_SHARE;
+	pace->gather_ns = pace->adapts ? LEAST_GATHER_NS : (uint32_t)coalesce_us * NS_PER_US;
+}
+
+/* A timer costs 1 us on bare metal, and ten times that where a hypervisor has a hand in it. */
+void mcr_pace__note_wait(struct mcr_pace *pace, uint64_t cpu_ns)
+{
+	uint32_t cost = at_most(cpu_ns, MOST_GATHER_NS / WAIT_SHARE);
+
+	pace->wait_cost_ns = ((SMOOTHING - 1) * pace->wait_cost_ns + cost) / SMOOTHING;
+	pace->gather_ns = WAIT_SHARE * pace->wait_cost_ns;
+	if (pace->gather_ns < LEAST_GATHER_NS)
+		pace->gather_ns = LEAST_GATHER_NS;
+}
 
 /*
  * Whether to wait on purpose follows from the measured rate, not from the size of the last batch: a

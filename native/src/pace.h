@@ -1,4 +1,4 @@
-/* Whether a worker waits for more before it looks again. */
+/* Whether a worker waits for more before it looks again, and how long. */
 #pragma once
 
 #include <stdbool.h>
@@ -12,10 +12,16 @@ struct mcr_pace {
 	uint64_t window_datagrams;
 	bool was_fast; /* in the last window */
 	bool gathering;
-	uint32_t gather_ns; /* how long to wait for more, 0 for not at all */
+	bool adapts;	       /* gather_ns follows what waiting costs */
+	uint32_t gather_ns;    /* how long to wait for more, 0 for not at all */
+	uint32_t wait_cost_ns; /* CPU time that a wait takes, smoothed */
 	bool busy_poll;
 	uint32_t batch; /* frames of one ring */
 };
 
+/* Set how long to wait for more; -1: as long as waiting then costs a small part of the CPU. */
+void mcr_pace__set_gather(struct mcr_pace *pace, int32_t coalesce_us);
 /* Take note of what a batch had to send. */
 void mcr_pace__note(struct mcr_pace *pace, uint32_t datagrams, uint64_t now_ns);
+/* Take note of the CPU time that a wait took. */
+void mcr_pace__note_wait(struct mcr_pace *pace, uint64_t cpu_ns);

@@ -20,7 +20,8 @@
 
 /* More than any ring holds: beyond that, only new frames can come, where a rule stays. */
 #define DRAIN_BATCHES 64
-#define NS_PER_US 1000
+/* To look at the clock of CPU time is a system call. */
+#define WAITS_PER_LOOK 16
 #define CONTROL_NS 1000000ull
 #define HEARTBEAT_NS 100000000ull
 /* The digest of 8,192 rules takes 2 ms: too much for every heartbeat. */
@@ -56,12 +57,17 @@ struct mcr_relay {
 	uint32_t turn; /* whose it is to be read first: the last may find no room in the arena */
 };
 
-static uint64_t now_ns(void)
+static uint64_t time_ns(clockid_t clock)
 {
 	struct timespec now;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
+	clock_gettime(clock, &now);
 	return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
+}
+
+static uint64_t now_ns(void)
+{
+	return time_ns(CLOCK_MONOTONIC);
 }
 
 static int start_heartbeat(struct mcr_relay *relay)
@@ -422,10 +428,11 @@ int mcr_relay__set_number(struct mcr_relay *relay, uint32_t worker, uint32_t wor
 	return 0;
 }
 
-void mcr_relay__set_pace(struct mcr_relay *relay, uint32_t coalesce_us, int busy_poll,
+void mcr_relay__set_pace(struct mcr_relay *relay, int32_t coalesce_us, int busy_poll,
 			 uint32_t batch)
 {
-	relay->pace.gather_ns = coalesce_us * NS_PER_US;
+	mcr_pace__set_gather(&relay->pace, coalesce_us);
+	relay->shared->gather_ns = relay->pace.gather_ns;
 	relay->pace.busy_poll = busy_poll;
 	relay->pace.batch = batch;
 }
@@ -466,9 +473,15 @@ static int wait_for_packets(struct mcr_relay *relay)
 static int wait_for_more(struct mcr_relay *relay, uint64_t now)
 {
 	const struct timespec wait = { .tv_nsec = relay->pace.gather_ns };
+	bool is_measured = relay->pace.adapts && relay->shared->sleeps % WAITS_PER_LOOK == 0;
+	uint64_t began_ns = is_measured ? time_ns(CLOCK_THREAD_CPUTIME_ID) : 0;
 
 	relay->shared->sleeps++;
 	clock_nanosleep(CLOCK_MONOTONIC, 0, &wait, NULL);
+	if (is_measured) {
+		mcr_pace__note_wait(&relay->pace, time_ns(CLOCK_THREAD_CPUTIME_ID) - began_ns);
+		relay->shared->gather_ns = relay->pace.gather_ns;
+	}
 	return poll_control(relay, now);
 }
 

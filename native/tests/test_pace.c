@@ -23,10 +23,58 @@ static void gathering_follows_the_rate_of_the_last_two_windows(void **state)
 	assert_false(pace.gathering);
 }
 
+static void note_waits(struct mcr_pace *pace, uint32_t count, uint64_t cpu_ns)
+{
+	while (count--)
+		mcr_pace__note_wait(pace, cpu_ns);
+}
+
+static void waiting_takes_a_twentieth_of_the_cpu_within_limits(void **state)
+{
+	struct mcr_pace pace = { 0 };
+
+	(void)state;
+	mcr_pace__set_gather(&pace, -1);
+	assert_true(pace.adapts);
+	note_waits(&pace, 100, 1000);
+	assert_int_equal(pace.gather_ns, 100000);
+	note_waits(&pace, 100, 10000);
+	assert_in_range(pace.gather_ns, 199000, 200000);
+	note_waits(&pace, 100, 1000000);
+	assert_in_range(pace.gather_ns, 349000, 350000);
+}
+
+static void one_dear_wait_changes_little(void **state)
+{
+	struct mcr_pace pace = { 0 };
+
+	(void)state;
+	mcr_pace__set_gather(&pace, -1);
+	note_waits(&pace, 100, 8000);
+	mcr_pace__note_wait(&pace, 5000000);
+	assert_in_range(pace.gather_ns, 160000, 185000);
+}
+
+static void a_fixed_wait_is_as_it_was_set(void **state)
+{
+	struct mcr_pace pace = { 0 };
+
+	(void)state;
+	mcr_pace__set_gather(&pace, 0);
+	assert_false(pace.adapts);
+	assert_int_equal(pace.gather_ns, 0);
+	mcr_pace__set_gather(&pace, 10000);
+	assert_false(pace.adapts);
+	assert_int_equal(pace.gather_ns, 10000000);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(gathering_follows_the_rate_of_the_last_two_windows),
+		cmocka_unit_test(waiting_takes_a_twentieth_of_the_cpu_within_limits),
+		cmocka_unit_test(one_dear_wait_changes_little),
+		cmocka_unit_test(a_fixed_wait_is_as_it_was_set),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -182,6 +182,27 @@ def test_latencies_are_plausible(line: Line, tmp_path: Path) -> None:
 
 
 @pytest.mark.alone
+@pytest.mark.parametrize(("wished", "least", "most"), [({}, 100, 350), ({"coalesce_us": 777}, 777, 777)])
+def test_a_worker_says_how_long_it_waits_for_more(
+    line: Line, tmp_path: Path, wished: dict[str, object], least: int, most: int
+) -> None:
+    config = {"workers": 1, "rules": [RULE], **wished}
+    with (
+        Daemon(line.relay, tmp_path, config) as daemon,
+        receiving(line.sink, "239.2.2.2%b0:6000", count=40_000, linger=0.1) as receiver,
+    ):
+        (before,) = daemon.wait_until_installed()
+        sent = send(line.source, "239.1.1.1%a0:5001", rate="40k", size=500, count=40_000)
+        got = receiver.report()
+        (after,) = daemon.workers()
+        stats = daemon.stats()
+
+    waits = [worker["coalesce_us"] or 0 for worker in (before, after)]
+    assert least <= min(waits) <= max(waits) <= most
+    assert_all_arrived(sent, got, stats)
+
+
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "pace", [{"batch": 1}, {"coalesce_us": 0}, {"busy_poll": True}, {"coalesce_us": 1000, "ring_mib": 16}]
 )

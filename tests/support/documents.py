@@ -89,6 +89,7 @@ WORKER: WorkerDocument = {
     "generation": 4,
     "resident_bytes": 30 << 20,
     "ring_bytes": 4 << 20,
+    "coalesce_us": 150,
     "cpu_seconds": 1.5,
 }
 INTERFACE: InterfaceDocument = {

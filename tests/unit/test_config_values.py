@@ -36,7 +36,10 @@ def rule(*, given: str = "'239.1.1.1%eth0:5001'", to: str = "'192.0.2.7:6000'") 
 # For each key what is expected there, and values that are not.
 FILE = {
     "bypass_stack": (BOOLEAN, ["1", "0", "'no'", "null", "[]"]),
-    "coalesce_us": ("0 to 10000", ["-1", "10001", "1.5", "'100'", "true", "null", "[100]"]),
+    "coalesce_us": (
+        "auto, or 0 to 10000",
+        ["-1", "10001", "1.5", "'100'", "'Auto'", "true", "null", "[100]"],
+    ),
     "batch": ("1 to 512", ["0", "513", "1.5", "'512'", "null", "true"]),
     "busy_poll": (BOOLEAN, ["1", "0", "'yes'", "null", "{}"]),
     "watch_unmatched": (BOOLEAN, ["1", "0", "'no'", "null", "[]"]),

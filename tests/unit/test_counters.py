@@ -17,6 +17,7 @@ from mcr.model.stats import IGNORED_REASONS, NOT_SENT_REASONS, InterfaceCounters
 from mcr.supervisor.counters import CounterFile
 from mcr.wire import counters as wire
 from mcr.wire.counters import (
+    HEADER_WORDS,
     LATENCY_WORDS,
     SHARED_BYTES,
     SNAPSHOT_TRIES,
@@ -152,10 +153,10 @@ def write_in_c(memory: mmap.mmap, numbers: Iterator[int], slots: tuple[int, int,
 
 
 def test_the_header_is_read_field_by_field(memory: mmap.mmap) -> None:
-    for number in range(8):
+    for number in range(HEADER_WORDS):
         WORD.pack_into(memory, number * WORD_BYTES, 100 + number)
 
-    assert read_header(memory) == WorkerHeader(*range(100, 108))
+    assert read_header(memory) == WorkerHeader(*range(100, 100 + HEADER_WORDS))
 
 
 def test_a_worker_within_a_batch_gives_an_inconsistent_snapshot(memory: mmap.mmap) -> None:
@@ -170,7 +171,7 @@ def test_a_worker_that_never_pauses_gives_an_inconsistent_snapshot(
     """Between any two looks it has finished one batch and is before the next: always even, never the same."""
     looks = itertools.count()
     monkeypatch.setattr(
-        wire, "read_header", lambda _memory: WorkerHeader(1, 2 * next(looks), 0, 0, 0, 0, 0, 0)
+        wire, "read_header", lambda _memory: WorkerHeader(1, 2 * next(looks), 0, 0, 0, 0, 0, 0, 0)
     )
 
     assert not read_snapshot(memory, 1, 1).consistent
@@ -186,7 +187,7 @@ def test_a_snapshot_is_taken_again_until_it_is_consistent(
     def look(_memory: mmap.mmap) -> WorkerHeader:
         sequence = next(sequences)
         WORD.pack_into(memory, rule_span(0)[0], sequence)
-        return WorkerHeader(1, sequence, 0, 0, 0, 0, 0, 0)
+        return WorkerHeader(1, sequence, 0, 0, 0, 0, 0, 0, 0)
 
     monkeypatch.setattr(wire, "read_header", look)
     snapshot = read_snapshot(memory, 1, 1)

@@ -70,7 +70,7 @@ def test_statistics_that_were_read_in_passing_say_so() -> None:
 
 def test_workers_are_a_table_in_which_digests_stay_as_they_are() -> None:
     assert render.show_workers([WORKER]).splitlines()[1].split() == [
-        *["0", "812", "3", "ready", "1h2m", "0", "2", "12345678901234e5", "-", "30.0", "MiB"]
+        *["0", "812", "3", "ready", "1h2m", "0", "2", "12345678901234e5", "-", "30", "MiB", "4.0", "MiB"]
     ]
 
 
@@ -118,6 +118,9 @@ def test_durations_have_two_units(seconds: float, text: str) -> None:
         (1023, "1023 B"),
         (1536, "1.5 KiB"),
         (3 << 20, "3.0 MiB"),
+        (32 << 20, "32 MiB"),
+        (1023 << 30, "1023 GiB"),
+        (1 << 42, "4096 GiB"),
         (5 << 30, "5.0 GiB"),
         (None, None),
     ],

@@ -17,7 +17,7 @@ MESSAGES: dict[str, st.SearchStrategy[wire.ToWorker | wire.FromWorker]] = {
         st.integers(0, 255),
         st.integers(1, 256),
         st.integers(-1, 4095),
-        st.integers(0, 10_000),
+        st.integers(-1, 10_000),
         st.booleans(),
         st.integers(1, 512),
     ),

@@ -1,8 +1,8 @@
 /*
  * Sending: payloads that can leave in one call gather in a lane within a batch.
  *
- * An output sends through UDP sockets (udp.c), or writes whole packets (ethernet.c).  Lanes that
- * gathered a single payload leave together, as packets of one call.
+ * A lane leaves (depart.c) through a UDP socket (udp.c), or as whole packets (ethernet.c).  Lanes
+ * that gathered a single payload leave together, as packets of one call.
  */
 #pragma once
 
@@ -83,6 +83,13 @@ void mcr_transmit__detach(struct mcr_transmit *transmit, uint32_t slot);
 void mcr_transmit__add(struct mcr_transmit *transmit, const struct mcr_output *output,
 		       const struct mcr_datagram *datagram, uint32_t segment_bytes);
 void mcr_transmit__flush(struct mcr_transmit *transmit);
+
+/* ---- depart.c ---- */
+
+/* Empty one lane. */
+void mcr_depart__lane(struct mcr_transmit *transmit, struct mcr_lane *lane);
+/* Empty all that are dirty. */
+void mcr_depart__all(struct mcr_transmit *transmit);
 
 /* ---- udp.c and ethernet.c: each gives a count of payloads sent, or a negative errno ---- */
 

@@ -92,7 +92,7 @@ def parts_of(profile: Profile, packets: int) -> dict[str, float]:
     latency = statements((SOURCES / "relay.c").read_text("utf-8"), r"mcr_stamps__note\(")
     trace = {
         file: statements((SOURCES / file).read_text("utf-8"), r"\btracer\b|mcr_tracer__|\btrace\(")
-        for file in ("relay.c", "transmit.c")
+        for file in ("relay.c", "transmit.c", "depart.c")
     }
     counted = {
         "latency": profile.function("mcr_stamps__measure")

@@ -9,7 +9,7 @@
 
 #include <stdint.h>
 
-#define MCR_ABI 1
+#define MCR_ABI 2
 #define MCR_MAX_INTERFACES 64
 #define MCR_MAX_RULES 8192
 #define MCR_MAX_OUTPUTS 32768
@@ -153,7 +153,7 @@ struct mcr_shared {
 	uint64_t batches;
 	uint64_t sleeps;    /* waits on purpose, to let a batch gather */
 	uint64_t polls;	    /* waits for the next packet */
-	uint64_t gather_ns; /* how long a wait on purpose is at present */
+	uint64_t coalesce_ns; /* how long a wait on purpose is at present; 0: there is none */
 	struct mcr_interface_counters interfaces[MCR_MAX_INTERFACES];
 	struct mcr_rule_counters rules[MCR_MAX_RULES];
 	struct mcr_output_counters outputs[MCR_MAX_OUTPUTS];

@@ -185,7 +185,7 @@ def show_workers(workers: Sequence[WorkerDocument]) -> str:
             one["expected_digest"],
             one["installed_digest"],
             size(one["resident_bytes"]),
-            size(one["ring_bytes"]),
+            size(one["ring_bytes"]) if one["pid"] else None,
         ]
         for one in workers
     ]
@@ -270,10 +270,11 @@ def size(count: int | None) -> str | None:
     if count < 1024:
         return f"{count} B"
     amount, units = count / 1024, ["KiB", "MiB", "GiB"]
-    while amount >= 1024 and len(units) > 1:
+    # What is compared is what will be shown: 1023.99 KiB are 1.0 MiB, and 9.99 are 10.
+    while round(amount) >= 1024 and len(units) > 1:
         amount /= 1024
         del units[0]
-    return f"{amount:.1f} {units[0]}" if amount < 9.95 else f"{amount:.0f} {units[0]}"
+    return f"{amount:.1f} {units[0]}" if round(amount, 1) < 10 else f"{amount:.0f} {units[0]}"
 
 
 def duration(seconds: float) -> str:

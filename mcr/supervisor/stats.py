@@ -88,7 +88,7 @@ class Report:
             "generation": header.generation if worker.installed else 0,
             "resident_bytes": resident_bytes,
             "ring_bytes": ring_bytes,
-            "coalesce_us": header.gather_ns // 1000 if worker.installed else None,
+            "coalesce_us": header.coalesce_ns // 1000 if worker.installed else None,
             "cpu_seconds": cpu_seconds,
         }
 

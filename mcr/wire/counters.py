@@ -58,7 +58,7 @@ class WorkerHeader:
         batches: times that packets were read.
         sleeps: waits on purpose, to let a batch gather.
         polls: waits for the next packet.
-        gather_ns: how long a wait on purpose is at present.
+        coalesce_ns: how long a wait on purpose is at present; 0 if there is none.
     """
 
     abi: int
@@ -69,7 +69,7 @@ class WorkerHeader:
     batches: int
     sleeps: int
     polls: int
-    gather_ns: int
+    coalesce_ns: int
 
 
 @dataclass(frozen=True, slots=True)

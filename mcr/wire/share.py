@@ -14,7 +14,7 @@ from mcr.model.mapping import Mapped
 from mcr.model.policy import DscpPolicy, RateUnit, SourcePolicy, Ttl, TtlPolicy
 from mcr.model.share import PlacedOutput, PlacedRule, Share
 
-ABI = 1
+ABI = 2
 HEADER = struct.Struct("=IIIIQQ")  # struct mcr_share_header
 RULE = struct.Struct("=16sIIHHBBHIIIII")  # struct mcr_rule
 OUTPUT = struct.Struct("=16sIIQHhBBBBBBBB6sBBI")  # struct mcr_output

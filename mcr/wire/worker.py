@@ -32,7 +32,13 @@ COALESCE_AUTO = -1  # mcr_relay__set_pace in native/mcr.h
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Which one of how many workers, its CPU and its pace; ``cpu`` is -1 for no pinning."""
+    """
+    Which one of how many workers, its CPU and its pace.
+
+    Attributes:
+        cpu: -1 for no pinning.
+        coalesce_us: `COALESCE_AUTO`, or microseconds.
+    """
 
     kind: ClassVar[str] = "hello"
     worker: int

@@ -9,8 +9,10 @@
 #define WAIT_SHARE 20
 #define LEAST_GATHER_NS 100000
 #define MOST_GATHER_NS 350000
-/* Of the cost so far, in which a single interrupt must not count for much. */
-#define SMOOTHING 8
+/* A mean over about so many, in which a single interrupt does not count for much. */
+#define WAITS_TOGETHER 8
+/* To look at the clock of CPU time is a system call. */
+#define WAITS_PER_LOOK 16
 
 static uint32_t at_most(uint64_t value, uint32_t most)
 {
@@ -20,17 +22,21 @@ static uint32_t at_most(uint64_t value, uint32_t most)
 void mcr_pace__set_gather(struct mcr_pace *pace, int32_t coalesce_us)
 {
 	pace->adapts = coalesce_us < 0;
-	pace->wait_cost_ns = LEAST_GATHER_NS / WAIT_SHARE;
+	pace->wait_costs_ns = WAITS_TOGETHER * LEAST_GATHER_NS / WAIT_SHARE;
 	pace->gather_ns = pace->adapts ? LEAST_GATHER_NS : (uint32_t)coalesce_us * NS_PER_US;
 }
 
-/* A timer costs 1 us on bare metal, and ten times that where a hypervisor has a hand in it. */
+bool mcr_pace__measures(struct mcr_pace *pace)
+{
+	return pace->adapts && pace->waits++ % WAITS_PER_LOOK == 0;
+}
+
 void mcr_pace__note_wait(struct mcr_pace *pace, uint64_t cpu_ns)
 {
 	uint32_t cost = at_most(cpu_ns, MOST_GATHER_NS / WAIT_SHARE);
 
-	pace->wait_cost_ns = ((SMOOTHING - 1) * pace->wait_cost_ns + cost) / SMOOTHING;
-	pace->gather_ns = WAIT_SHARE * pace->wait_cost_ns;
+	pace->wait_costs_ns += cost - pace->wait_costs_ns / WAITS_TOGETHER;
+	pace->gather_ns = WAIT_SHARE * (pace->wait_costs_ns / WAITS_TOGETHER);
 	if (pace->gather_ns < LEAST_GATHER_NS)
 		pace->gather_ns = LEAST_GATHER_NS;
 }

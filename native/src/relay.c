@@ -20,8 +20,6 @@
 
 /* More than any ring holds: beyond that, only new frames can come, where a rule stays. */
 #define DRAIN_BATCHES 64
-/* To look at the clock of CPU time is a system call. */
-#define WAITS_PER_LOOK 16
 #define CONTROL_NS 1000000ull
 #define HEARTBEAT_NS 100000000ull
 /* The digest of 8,192 rules takes 2 ms: too much for every heartbeat. */
@@ -99,6 +97,20 @@ static int allocate(struct mcr_relay *relay)
 	return error ? error : mcr_transmit__init(&relay->transmit, relay->shared);
 }
 
+/* The memory of a supervisor of another build may be shorter. */
+static int map_shared(struct mcr_relay *relay, int shared_fd)
+{
+	struct stat file;
+
+	if (fstat(shared_fd, &file))
+		return -errno;
+	if ((uint64_t)file.st_size < sizeof(struct mcr_shared))
+		return -EINVAL;
+	relay->shared = mmap(NULL, sizeof(struct mcr_shared), PROT_READ | PROT_WRITE, MAP_SHARED,
+			     shared_fd, 0);
+	return relay->shared == MAP_FAILED ? -errno : 0;
+}
+
 struct mcr_relay *mcr_relay__new(int shared_fd)
 {
 	struct mcr_relay *relay = calloc(1, sizeof(*relay));
@@ -109,9 +121,9 @@ struct mcr_relay *mcr_relay__new(int shared_fd)
 	for (uint32_t slot = 0; slot < MCR_MAX_INTERFACES; slot++)
 		relay->rings[slot].fd = relay->watches[slot] = -1;
 	relay->waits[HEARTBEAT].fd = -1;
-	relay->shared = mmap(NULL, sizeof(struct mcr_shared), PROT_READ | PROT_WRITE, MAP_SHARED,
-			     shared_fd, 0);
-	error = relay->shared == MAP_FAILED ? -errno : allocate(relay);
+	error = map_shared(relay, shared_fd);
+	if (!error)
+		error = allocate(relay);
 	close(shared_fd);
 	if (!error) {
 		relay->shared->abi = MCR_ABI;
@@ -431,8 +443,8 @@ int mcr_relay__set_number(struct mcr_relay *relay, uint32_t worker, uint32_t wor
 void mcr_relay__set_pace(struct mcr_relay *relay, int32_t coalesce_us, int busy_poll,
 			 uint32_t batch)
 {
-	mcr_pace__set_gather(&relay->pace, coalesce_us);
-	relay->shared->gather_ns = relay->pace.gather_ns;
+	mcr_pace__set_gather(&relay->pace, busy_poll ? 0 : coalesce_us);
+	relay->shared->coalesce_ns = relay->pace.gather_ns;
 	relay->pace.busy_poll = busy_poll;
 	relay->pace.batch = batch;
 }
@@ -473,14 +485,14 @@ static int wait_for_packets(struct mcr_relay *relay)
 static int wait_for_more(struct mcr_relay *relay, uint64_t now)
 {
 	const struct timespec wait = { .tv_nsec = relay->pace.gather_ns };
-	bool is_measured = relay->pace.adapts && relay->shared->sleeps % WAITS_PER_LOOK == 0;
+	bool is_measured = mcr_pace__measures(&relay->pace);
 	uint64_t began_ns = is_measured ? time_ns(CLOCK_THREAD_CPUTIME_ID) : 0;
 
 	relay->shared->sleeps++;
 	clock_nanosleep(CLOCK_MONOTONIC, 0, &wait, NULL);
 	if (is_measured) {
 		mcr_pace__note_wait(&relay->pace, time_ns(CLOCK_THREAD_CPUTIME_ID) - began_ns);
-		relay->shared->gather_ns = relay->pace.gather_ns;
+		relay->shared->coalesce_ns = relay->pace.gather_ns;
 	}
 	return poll_control(relay, now);
 }
@@ -492,8 +504,12 @@ struct mcr_loop mcr_relay__loop(const struct mcr_relay *relay)
 
 int mcr_relay__run(struct mcr_relay *relay, int control_fd)
 {
+	struct timespec used;
 	int ready = 0;
 
+	/* Unlike the other clocks this one is a system call, which may be forbidden. */
+	if (relay->pace.adapts && clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used))
+		return -errno;
 	relay->waits[CONTROL] = (struct pollfd){ .fd = control_fd, .events = POLLIN };
 	while (ready == 0 || (ready < 0 && errno == EINTR)) {
 		uint64_t now = now_ns();

@@ -115,45 +115,14 @@ static void gather(struct mcr_transmit *transmit, struct mcr_lane *lane, const u
 	lane->bytes += bytes;
 }
 
+/* ---- what leaves, and in which lane ---- */
+
 /* Whether what leaves differs by more than its time to live and DSCP. */
 static bool has_flows(const struct mcr_output *output)
 {
 	if (output->engine == MCR_ENGINE_ETHERNET)
 		return output->prefix_bits < 128 || !output->port;
 	return output->engine != MCR_ENGINE_UDP;
-}
-
-/* What differs between flows of one output: ends of addresses, and ports. */
-static uint32_t spread_of(const struct mcr_flow *flow)
-{
-	uint32_t hash = flow->address[14];
-
-	hash = hash * 31 + flow->address[15];
-	hash = hash * 31 + flow->source[14];
-	hash = hash * 31 + flow->source[15];
-	hash = hash * 31 + flow->port;
-	return hash * 31 + flow->source_port;
-}
-
-/* Two flows that meet in one lane take turns: correct, but each leaves in smaller calls. */
-static struct mcr_lane *enter_lane(struct mcr_transmit *transmit, uint32_t slot,
-				   const struct mcr_flow *flow, bool varies)
-{
-	uint32_t spread = varies ? spread_of(flow) : 0;
-	uint32_t index = (slot + spread) % MCR_LANES;
-	struct mcr_lane *lane = &transmit->lanes[index];
-
-	if (lane->gathered && (lane->slot != slot || memcmp(&lane->flow, flow, sizeof(*flow))))
-		mcr_depart__lane(transmit, lane);
-	if (!lane->gathered) {
-		lane->slot = slot;
-		lane->flow = *flow;
-	}
-	if (!lane->dirty) {
-		lane->dirty = true;
-		transmit->dirty[transmit->dirty_count++] = index;
-	}
-	return lane;
 }
 
 /* The time to live to send with, 0 for none. */
@@ -173,6 +142,11 @@ static uint8_t ttl_of(const struct mcr_output *output, const struct mcr_datagram
 	}
 }
 
+static uint8_t dscp_of(const struct mcr_output *output, const struct mcr_datagram *datagram)
+{
+	return output->dscp_policy == MCR_DSCP_KEEP ? datagram->dscp : output->dscp;
+}
+
 /* The first prefix_bits come from the output, the rest from the datagram. */
 static void map_address(uint8_t address[16], const struct mcr_output *output,
 			const uint8_t group[16])
@@ -187,25 +161,92 @@ static void map_address(uint8_t address[16], const struct mcr_output *output,
 			(uint8_t)((output->address[bytes] & mask) | (group[bytes] & ~mask));
 }
 
-static struct mcr_flow flow_of(const struct mcr_output *output, const struct mcr_sender *sender,
-			       const struct mcr_datagram *datagram)
+/* Add source and destination, where packets or calls name them. */
+static void address(struct mcr_flow *flow, const struct mcr_output *output,
+		    const struct mcr_sender *sender, const struct mcr_datagram *datagram)
 {
-	struct mcr_flow flow = { .ttl = ttl_of(output, datagram),
-				 .dscp = output->dscp_policy == MCR_DSCP_KEEP ? datagram->dscp :
-										output->dscp };
-
 	if (output->engine == MCR_ENGINE_UDP)
-		return flow;
-	map_address(flow.address, output, datagram->group);
-	flow.port = output->port ? output->port : (uint16_t)(datagram->port + output->port_offset);
+		return;
+	map_address(flow->address, output, datagram->group);
+	flow->port = output->port ? output->port : (uint16_t)(datagram->port + output->port_offset);
 	if (output->engine == MCR_ENGINE_KEEPING) {
-		memcpy(flow.source, datagram->source, 16);
-		flow.source_port = datagram->source_port;
+		memcpy(flow->source, datagram->source, 16);
+		flow->source_port = datagram->source_port;
 	} else if (output->engine == MCR_ENGINE_ETHERNET) {
-		memcpy(flow.source, sender->source, 16);
-		flow.source_port = sender->source_port;
+		memcpy(flow->source, sender->source, 16);
+		flow->source_port = sender->source_port;
 	}
-	return flow;
+}
+
+/* What differs between flows of one output: ends of addresses, and ports. */
+static uint32_t spread_of(const struct mcr_flow *flow)
+{
+	uint32_t hash = flow->address[14];
+
+	hash = hash * 31 + flow->address[15];
+	hash = hash * 31 + flow->source[14];
+	hash = hash * 31 + flow->source[15];
+	hash = hash * 31 + flow->port;
+	return hash * 31 + flow->source_port;
+}
+
+static void mark_dirty(struct mcr_transmit *transmit, struct mcr_lane *lane)
+{
+	if (lane->dirty)
+		return;
+	lane->dirty = true;
+	transmit->dirty[transmit->dirty_count++] = (uint32_t)(lane - transmit->lanes);
+}
+
+/* The lane of an output that always sends from and to the same: it is addressed when it is empty.
+ */
+static struct mcr_lane *enter_own_lane(struct mcr_transmit *transmit,
+				       const struct mcr_output *output,
+				       const struct mcr_datagram *datagram, uint8_t ttl)
+{
+	struct mcr_lane *lane = &transmit->lanes[output->slot % MCR_LANES];
+	uint8_t dscp = dscp_of(output, datagram);
+
+	if (lane->gathered &&
+	    (lane->slot != output->slot || lane->flow.ttl != ttl || lane->flow.dscp != dscp))
+		mcr_depart__lane(transmit, lane);
+	if (!lane->gathered) {
+		lane->slot = output->slot;
+		lane->flow = (struct mcr_flow){ .ttl = ttl, .dscp = dscp };
+		address(&lane->flow, output, &transmit->senders[output->slot], datagram);
+	}
+	return lane;
+}
+
+/* Two flows that meet in one lane take turns: correct, but each leaves in smaller calls. */
+static struct mcr_lane *enter_lane_of_flow(struct mcr_transmit *transmit,
+					   const struct mcr_output *output,
+					   const struct mcr_datagram *datagram, uint8_t ttl)
+{
+	struct mcr_flow flow = { .ttl = ttl, .dscp = dscp_of(output, datagram) };
+	struct mcr_lane *lane;
+
+	address(&flow, output, &transmit->senders[output->slot], datagram);
+	lane = &transmit->lanes[(output->slot + spread_of(&flow)) % MCR_LANES];
+	if (lane->gathered &&
+	    (lane->slot != output->slot || memcmp(&lane->flow, &flow, sizeof(flow))))
+		mcr_depart__lane(transmit, lane);
+	if (!lane->gathered) {
+		lane->slot = output->slot;
+		lane->flow = flow;
+	}
+	return lane;
+}
+
+static struct mcr_lane *enter_lane(struct mcr_transmit *transmit, const struct mcr_output *output,
+				   const struct mcr_datagram *datagram, uint8_t ttl)
+{
+	struct mcr_lane *lane = has_flows(output) ?
+					enter_lane_of_flow(transmit, output, datagram, ttl) :
+					enter_own_lane(transmit, output, datagram, ttl);
+
+	mark_dirty(transmit, lane);
+	return lane;
 }
 
 static void refuse(struct mcr_transmit *transmit, const struct mcr_output *output,
@@ -225,14 +266,14 @@ void mcr_transmit__add(struct mcr_transmit *transmit, const struct mcr_output *o
 		       const struct mcr_datagram *datagram, uint32_t segment_bytes)
 {
 	struct mcr_sender *sender = &transmit->senders[output->slot];
-	struct mcr_flow flow = flow_of(output, sender, datagram);
 	struct mcr_lane *lane = NULL;
 	const uint8_t *payload = datagram->payload;
 	uint32_t left = datagram->payload_bytes;
+	uint8_t ttl = ttl_of(output, datagram);
 
 	sender->output = output;
-	if (flow.ttl)
-		lane = enter_lane(transmit, output->slot, &flow, has_flows(output));
+	if (ttl)
+		lane = enter_lane(transmit, output, datagram, ttl);
 	do {
 		uint32_t bytes = segment_bytes && left > segment_bytes ? segment_bytes : left;
 

@@ -1,5 +1,5 @@
 /* The relay as a whole.  Its source is included for relay_batch(): one batch, at a time of our own.
- */
+ * Linked with --wrap=clock_gettime: CPU time is of our own, too. */
 #include "../src/relay.c"
 
 #include "fake_ring.h"
@@ -17,6 +17,7 @@
 #include "testing.h"
 
 #define LINK_BYTES 14
+#define WAIT_COST_NS 10000
 #define PORT 5001
 #define TTL 64
 
@@ -34,6 +35,29 @@ static void start_worker(void)
 {
 	relay = mcr_relay__new(dup(shared_fd));
 	must(relay != NULL);
+}
+
+/* ---- the clock of CPU time ---- */
+
+static uint64_t used_ns;
+static uint32_t looks;
+static int forbidden; /* an errno */
+
+int __real_clock_gettime(clockid_t clock, struct timespec *now);
+
+/* Between two looks at it a wait has passed. */
+int __wrap_clock_gettime(clockid_t clock, struct timespec *now)
+{
+	if (clock != CLOCK_THREAD_CPUTIME_ID)
+		return __real_clock_gettime(clock, now);
+	if (forbidden) {
+		errno = forbidden;
+		return -1;
+	}
+	looks++;
+	used_ns += WAIT_COST_NS;
+	*now = (struct timespec){ .tv_sec = used_ns / 1000000000, .tv_nsec = used_ns % 1000000000 };
+	return 0;
 }
 
 static int make_relay(void **state)
@@ -388,6 +412,56 @@ static void a_relay_that_gathers_answers_control_soon(void **state)
 	assert_int_equal(relay->shared->polls, 0);
 	close(control[0]);
 	close(control[1]);
+}
+
+static void waiting_is_as_long_as_its_cost_allows(void **state)
+{
+	(void)state;
+	relay->waits[CONTROL].fd = -1;
+	mcr_relay__set_pace(relay, -1, 0, MCR_MAX_BATCH);
+	assert_int_equal(relay->shared->coalesce_ns, 100000);
+	looks = 0;
+	for (uint32_t i = 0; i < 1000; i++)
+		assert_int_equal(wait_for_more(relay, 1), 0);
+	assert_in_range(relay->shared->coalesce_ns, 19 * WAIT_COST_NS, 20 * WAIT_COST_NS);
+	assert_int_equal(looks, 2 * 63);
+	assert_int_equal(relay->shared->sleeps, 1000);
+}
+
+static void a_wait_that_is_fixed_or_never_comes_is_not_measured(void **state)
+{
+	(void)state;
+	relay->waits[CONTROL].fd = -1;
+	looks = 0;
+	mcr_relay__set_pace(relay, 1, 0, MCR_MAX_BATCH);
+	for (uint32_t i = 0; i < 20; i++)
+		assert_int_equal(wait_for_more(relay, 1), 0);
+	assert_int_equal(looks, 0);
+	assert_int_equal(relay->shared->coalesce_ns, 1000);
+	mcr_relay__set_pace(relay, -1, 1, MCR_MAX_BATCH);
+	assert_int_equal(relay->shared->coalesce_ns, 0);
+}
+
+static void a_relay_that_may_not_see_its_cpu_time_says_so(void **state)
+{
+	(void)state;
+	forbidden = EPERM;
+	mcr_relay__set_pace(relay, -1, 0, MCR_MAX_BATCH);
+	assert_int_equal(run_once(), -EPERM);
+	mcr_relay__set_pace(relay, 100, 0, MCR_MAX_BATCH);
+	run();
+	forbidden = 0;
+}
+
+static void shared_memory_of_another_build_is_refused(void **state)
+{
+	int fd = memfd_create("counters", MFD_CLOEXEC);
+
+	(void)state;
+	must(fd >= 0 && !ftruncate(fd, sizeof(struct mcr_shared) - 1));
+	assert_null(mcr_relay__new(fd));
+	assert_int_equal(errno, EINVAL);
+	assert_false(is_open(fd));
 }
 
 /* A worker that never sleeps must leave the reader of the counters time to copy them. */
@@ -902,6 +976,10 @@ int main(void)
 		RELAY_TEST(a_refused_share_changes_nothing),
 		RELAY_TEST(descriptors_are_closed_on_failure_too),
 		RELAY_TEST(heartbeats_tell_generation_and_digest),
+		RELAY_TEST(waiting_is_as_long_as_its_cost_allows),
+		RELAY_TEST(a_wait_that_is_fixed_or_never_comes_is_not_measured),
+		RELAY_TEST(a_relay_that_may_not_see_its_cpu_time_says_so),
+		RELAY_TEST(shared_memory_of_another_build_is_refused),
 		RELAY_TEST(a_relay_that_gathers_answers_control_soon),
 		RELAY_TEST(a_look_that_finds_nothing_is_no_batch),
 		RELAY_TEST(a_datagram_that_comes_again_and_again_with_a_ttl_of_1_is_found),

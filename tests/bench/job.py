@@ -32,6 +32,7 @@ class Job:
         payload_bytes: UDP payload of each datagram.
         flows: groups that the sender takes turns between; there is a rule for each.
         copies: outputs of each rule.
+        crowd: what else is sent at the same time.
     """
 
     rate: str

@@ -142,7 +142,7 @@ def reports(**got: Any) -> Reports:
         **got,
     }
     usage = Usage(elapsed_s=2.0, busy_s=1.0, steal_s=0.0, processes_s=[0.3, 0.1])
-    return Reports({"sent": 1000, "rate_pps": 500.0}, received, usage, 0, 0, 0)
+    return Reports({"sent": 1000, "rate_pps": 500.0}, received, usage, 0, 0, 0, {"rate_pps": 9000.0})
 
 
 def test_cpu_time_is_shared_out_over_the_datagrams_of_the_time_watched() -> None:
@@ -152,6 +152,7 @@ def test_cpu_time_is_shared_out_over_the_datagrams_of_the_time_watched() -> None
     assert sample["busy_ns"] == pytest.approx(1e9 / 1000)
     assert sample["least_share"] == pytest.approx(0.25)
     assert sample["batch"] == 10
+    assert sample["crowd_pps"] == 9000.0
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ class Reports:
     ring_dropped: int
     not_sent: int
     backlog_dropped: int
+    of_crowd: Any = None
 
 
 def relay_traffic(stage: Stage, contender: Contender, seconds: float) -> Sample:
@@ -56,13 +57,14 @@ def relay_traffic(stage: Stage, contender: Contender, seconds: float) -> Sample:
         sent = sender.report()
         _wait_until_quiet(stage.sink)
         got = receiver.stop()
-        if crowd:
-            of_crowd = crowd.report()
-            sent["crowd_pps"] = of_crowd["rate_pps"]
-            frames = _frames(stage.relays[0], "r0") - frames_before
-            assert frames >= of_crowd["sent"], f"the crowd of {of_crowd['sent']} came in {frames} frames"
+        of_crowd = crowd.report() if crowd else None
+        frames = _frames(stage.relays[0], "r0") - frames_before
         backlog_dropped = softnet_dropped() - backlog_before
-        reports = Reports(sent, got, usage, running.kernel_dropped(), running.not_sent(), backlog_dropped)
+        reports = Reports(
+            sent, got, usage, running.kernel_dropped(), running.not_sent(), backlog_dropped, of_crowd
+        )
+    # Cut or not is a factor of `together`; what was dropped on the way is a few.
+    assert not of_crowd or 2 * frames > of_crowd["sent"], f"{of_crowd['sent']} came in {frames} frames"
     return {**sample_of(job, reports), "others_percent": others_percent}
 
 
@@ -125,7 +127,6 @@ def sample_of(job: Job, reports: Reports) -> Sample:
         "offered_pps": sent["rate_pps"],
         "relayed_pps": got["rate_pps"],
         "sent": sent["sent"],
-        **({"crowd_pps": sent["crowd_pps"]} if "crowd_pps" in sent else {}),
         "received": got["distinct"],
         "lost": max(expected - got["distinct"], got["lost"], 0),
         "wrong": sum(got[name] for name in ("duplicated", "corrupted", "misdirected", "foreign", "stale")),
@@ -137,6 +138,8 @@ def sample_of(job: Job, reports: Reports) -> Sample:
         "busy_ns": usage.busy_s * NS_PER_S / relayed,
         "steal_percent": 100 * usage.steal_s / usage.elapsed_s,
     }
+    if reports.of_crowd:
+        sample["crowd_pps"] = reports.of_crowd["rate_pps"]
     if got["distinct"]:
         sample |= {"p50_us": got["latency_us"]["p50"], "p99_us": got["latency_us"]["p99"]}
     if usage.processes_s:

@@ -123,7 +123,7 @@ WORKERS: list[WorkerDocument] = [
 WORKERS_TEXT = """\
 WORKER  PID  CPU  STATE  SINCE  RESTARTS  RULES  EXPECTED          INSTALLED         MEMORY  RINGS
      0  812    3  ready  1h2m          0      2  12345678901234e5  -                 30 MiB  4.0 MiB
-     1    -   12  down   8s            3      0  00000000000000ff  00000000000000ff  -       0 B"""
+     1    -   12  down   8s            3      0  00000000000000ff  00000000000000ff  -       -"""
 
 ANSWERS = {
     "trace show": (TRACE, TRACE_TEXT),

@@ -151,8 +151,8 @@ struct mcr_shared {
 	uint64_t generation;   /* of the installed share */
 	uint64_t digest;       /* of the installed table, computed anew every second */
 	uint64_t batches;
-	uint64_t sleeps;    /* waits on purpose, to let a batch gather */
-	uint64_t polls;	    /* waits for the next packet */
+	uint64_t sleeps;      /* waits on purpose, to let a batch gather */
+	uint64_t polls;	      /* waits for the next packet */
 	uint64_t coalesce_ns; /* how long a wait on purpose is at present; 0: there is none */
 	struct mcr_interface_counters interfaces[MCR_MAX_INTERFACES];
 	struct mcr_rule_counters rules[MCR_MAX_RULES];

@@ -35,6 +35,7 @@ class Configuration:
         watch_unmatched: keep a table of UDP multicast that matches no rule.
         bypass_stack: spare the host's IP stack what only mcr wants.
         busy_poll: workers never sleep.
+        realtime: workers go before other programs on their CPUs, unless they never sleep.
         batch: packets of an interface that a worker sends together at most.
         ring_bytes: of one worker's ring on one interface; None for what fits the number of workers.
         rules: without problems, all of origin ``config``.
@@ -44,6 +45,7 @@ class Configuration:
     steering: Steering = Steering.AUTO
     coalesce_us: int | None = None
     busy_poll: bool = False
+    realtime: bool = True
     batch: int = MAX_BATCH
     watch_unmatched: bool = True
     bypass_stack: bool = True
@@ -81,6 +83,7 @@ def compile_tree(tree: object) -> tuple[Configuration, list[str]]:
         steering=file.steering,
         coalesce_us=file.coalesce_us,
         busy_poll=file.busy_poll,
+        realtime=file.realtime,
         batch=file.batch,
         watch_unmatched=file.watch_unmatched,
         bypass_stack=file.bypass_stack,

@@ -297,6 +297,7 @@ class File(Strict):
         default=None, description=f"auto, or 0 to {MAX_COALESCE_US}"
     )
     busy_poll: bool = Field(default=False, description="true or false")
+    realtime: bool = Field(default=True, description="true or false")
     batch: int = Field(default=MAX_BATCH, description=f"1 to {MAX_BATCH}", ge=1, le=MAX_BATCH)
     watch_unmatched: bool = Field(default=True, description="true or false")
     bypass_stack: bool = Field(default=True, description="true or false")

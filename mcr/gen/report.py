@@ -110,7 +110,8 @@ class ReceiveReport:
         silent_flows: destinations at which nothing arrived.
         messages: reads of the socket; fewer than datagrams where the kernel merged some.
         clock_behind: datagrams that arrived before they were sent; their latency counts as 0.
-        socket_dropped: dropped by the kernel at this socket because the receiver was slow, or by checksum.
+        socket_dropped: dropped by the kernel at this socket because the receiver was slow, or by checksum;
+            what arrived in one piece counts as one.
         checksum_errors: wrong UDP checksums meanwhile, at any socket of this network namespace.
         lossy_flows: the destinations that miss most, at most SHOWN_FLOWS of them.
         max_loss: lost, corrupted and misdirected datagrams that are accepted; None accepts all.

@@ -99,7 +99,7 @@ def ask_for_buffer(sock: socket.socket, force: int, plain: int, wanted_bytes: in
 
 
 def socket_drops(sock: socket.socket) -> int:
-    """Give how many datagrams the kernel dropped at this socket since it was opened."""
+    """Give how often the kernel dropped something at this socket: a datagram, or several in one piece."""
     words = sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 4 * MEMINFO_WORDS)
     return int(struct.unpack(f"={MEMINFO_WORDS}I", words)[MEMINFO_DROPS])
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from mcr.errors import McrError, PeerError
+from mcr.errors import KernelError, McrError, PeerError
 from mcr.model.share import Share
 from mcr.runtime import confine
 from mcr.runtime.logs import Logger
@@ -122,8 +122,17 @@ class Children:
         elif worker.process and worker.state is WorkerState.STARTING:
             self._enter(worker, WorkerEvent.PROVEN)
             self._log.info("worker ready", worker=worker.number, pid=worker.process.pid)
+            if self._state.wishes.realtime:
+                self._let_go_first(worker.number, worker.process)
         else:
             self._kill(worker, f"got ready in state {worker.state}, expected it once")
+
+    def _let_go_first(self, number: int, process: WorkerProcess) -> None:
+        """Without it all works, but what others do on that CPU delays it, or costs packets."""
+        try:
+            process.go_first()
+        except KernelError as error:
+            self._log.warning("worker not realtime", worker=number, reason=str(error))
 
     def _forget_closed(self, worker: Worker, share: Share) -> None:
         """

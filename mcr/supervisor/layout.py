@@ -93,6 +93,7 @@ class Wishes:
     steering: Steering
     coalesce_us: int | None
     busy_poll: bool
+    realtime: bool
     batch: int
     ring_bytes: int
     watch_unmatched: bool

@@ -209,6 +209,7 @@ def _make_state(workers: int | None, configuration: Configuration) -> State:
             configuration.steering,
             configuration.coalesce_us,
             configuration.busy_poll,
+            configuration.realtime and not configuration.busy_poll,
             configuration.batch,
             configuration.ring_bytes or default_ring_bytes(count),
             configuration.watch_unmatched,

@@ -3,6 +3,7 @@
 import bisect
 import itertools
 import math
+import os
 import time
 from collections.abc import Iterable, Sequence
 
@@ -79,6 +80,7 @@ class Report:
             "worker": worker.number,
             "pid": worker.process.pid if worker.process else None,
             "cpu": worker.cpu,
+            "realtime": _is_realtime(worker),
             "state": worker.state.value,
             "since_s": round(time.monotonic() - worker.since_s, 3),
             "restarts": worker.restarts,
@@ -293,3 +295,13 @@ def _usage(worker: Worker, ring_bytes: int) -> tuple[int | None, float | None]:
         return max(0, process.memory_info().rss - ring_bytes), times.user + times.system
     except psutil.Error:
         return None, None
+
+
+def _is_realtime(worker: Worker) -> bool | None:
+    """Ask the kernel whether the worker goes before others."""
+    if worker.process is None:
+        return None
+    try:
+        return os.sched_getscheduler(worker.process.pid) == os.SCHED_FIFO
+    except ProcessLookupError:
+        return None

@@ -167,6 +167,7 @@ class WorkerDocument(TypedDict):
     worker: int
     pid: int | None
     cpu: int
+    realtime: bool | None
     state: str
     since_s: float
     restarts: int

@@ -31,7 +31,7 @@ METRICS: Mapping[str, Metric] = {
     "wrong": Metric("wrong", "repeated, corrupted, misdirected or foreign datagrams"),
     "ring_dropped": Metric("dropped at ring", "no room in the receive rings of mcr"),
     "backlog_dropped": Metric("dropped in backlog", "no room in the queue between two ends of a veth"),
-    "receiver_dropped": Metric("dropped at receiver", "no room in the socket of the receiver"),
+    "receiver_dropped": Metric("dropped at receiver", "no room in the receiver's socket, in pieces"),
     "not_sent": Metric("not sent", "received by mcr and not relayed, by its own counters"),
     "batch": Metric("per call", "datagrams that arrived in one piece, as they left in one call", "{:,.1f}"),
     "relay_ns": Metric("relay ns", "CPU time of the relay's processes, per datagram that arrived"),

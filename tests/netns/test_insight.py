@@ -1,6 +1,7 @@
 """What can be asked about traffic: what matches no rule, single datagrams, how long they took."""
 
 import json
+import os
 import random
 import time
 from dataclasses import replace
@@ -179,6 +180,25 @@ def test_latencies_are_plausible(line: Line, tmp_path: Path) -> None:
     assert "P99 US" in text
     assert "latency_us" not in rule_stats(stats, "one")
     assert_all_arrived(sent, got, stats)
+
+
+@pytest.mark.parametrize(
+    ("wished", "policy"),
+    [
+        ({}, os.SCHED_FIFO),
+        ({"realtime": False}, os.SCHED_OTHER),
+        ({"busy_poll": True}, os.SCHED_OTHER),
+    ],
+)
+def test_workers_are_realtime_unless_they_never_sleep(
+    line: Line, tmp_path: Path, wished: dict[str, object], policy: int
+) -> None:
+    with Daemon(line.relay, tmp_path, {"workers": 2, "rules": [RULE], **wished}) as daemon:
+        workers = daemon.wait_until_installed()
+        policies = [os.sched_getscheduler(worker["pid"] or 0) for worker in workers]
+
+    assert policies == [policy, policy]
+    assert [worker["realtime"] for worker in workers] == [policy == os.SCHED_FIFO] * 2
 
 
 @pytest.mark.alone

@@ -90,6 +90,7 @@ WORKER: WorkerDocument = {
     "resident_bytes": 30 << 20,
     "ring_bytes": 4 << 20,
     "coalesce_us": 150,
+    "realtime": True,
     "cpu_seconds": 1.5,
 }
 INTERFACE: InterfaceDocument = {

@@ -129,21 +129,21 @@ class FakeSockets:
     def open_fanout(self, link: Link, workers: int, _shape: RingShape, *, watches: bool) -> FakeFanout:
         assert watches
         assert all(ring.link.index != link.index for ring in self.rings), f"{link.name} is opened twice"
-        self._ask(f"ring {link.name}")
+        self.ask(f"ring {link.name}")
         fanout = FakeFanout(link, len(self.opened), workers)
         self.opened += [fanout.sink, *fanout.rings]
         return fanout
 
     def set_steering(self, fanout: FakeFanout, program: Program) -> None:
         assert fanout.sink.is_open
-        self._ask(f"filter {fanout.link.name}")
+        self.ask(f"filter {fanout.link.name}")
         fanout.program = program
 
     def open_output(
         self, output: Output, _ifindex: int, version: int, towards: Address | None
     ) -> sockets.Sender:
         assert output.source is not SourcePolicy.KEEP, f"{output.to} needs no socket"
-        self._ask(f"output {output.to.interface}")
+        self.ask(f"output {output.to.interface}")
         self.opened.append(FakeSocket(len(self.opened)))
         host = ip_address("10.9.9.9" if version == 4 else "fd09::9")
         is_known = towards is not None or isinstance(output.to, Endpoint)
@@ -151,17 +151,17 @@ class FakeSockets:
         return sockets.Sender(cast("Any", self.opened[-1]), source, len(self.opened))
 
     def open_packet_senders(self) -> list[FakeSocket]:
-        self._ask("packets")
+        self.ask("packets")
         senders = [FakeSocket(len(self.opened) + n) for n in range(PRIORITIES)]
         self.opened += senders
         return senders
 
     def hold_port(self, ifindex: int, _address: str, _port: int, _family: int) -> FakeSocket:
-        self._ask(f"hold {ifindex}")
+        self.ask(f"hold {ifindex}")
         self.opened.append(FakeSocket(len(self.opened)))
         return self.opened[-1]
 
-    def _ask(self, step: str) -> None:
+    def ask(self, step: str) -> None:
         if step in self._refused:
             raise KernelError("refused", step, 1)
 

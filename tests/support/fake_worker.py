@@ -62,11 +62,13 @@ class FakeWorker:
         table: what is installed; None until the first share.
         rings, watches, senders: the sockets that it holds, by slot.
         end: the supervisor's coroutine that waits for its end.
+        goes_first: it is realtime.
     """
 
     def __init__(self, pid: int, sockets: FakeSockets, before_send: Callable[["FakeWorker"], None]) -> None:
         self.pid = pid
         self.is_alive = True
+        self.goes_first = False
         self.table: Table | None = None
         self.rings: dict[int, FakeSocket] = {}
         self.watches: dict[int, FakeSocket] = {}
@@ -82,6 +84,10 @@ class FakeWorker:
 
     def listen(self, heard: Callable[[wire.FromWorker], None], failed: Callable[[PeerError], None]) -> None:
         self._heard, self._failed = heard, failed
+
+    def go_first(self) -> None:
+        self._sockets.ask("realtime")
+        self.goes_first = True
 
     async def send(self, message: wire.ToWorker, descriptors: Sequence[int]) -> None:
         """Queue a message; what is beside it stays usable when the supervisor closes its own."""

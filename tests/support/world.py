@@ -64,12 +64,14 @@ class World:
 
     Attributes:
         refused: what the kernel says no to: ``start``, ``ring in``, ``filter in``, ``output out``,
-            ``join in``, ``hold 2``.
+            ``join in``, ``hold 2``, ``realtime``.
         actions: all that were carried out.
         logs: what the supervisor told its log.
     """
 
-    def __init__(self, *links: Link, workers: int = 2, steering: Steering = Steering.HASH) -> None:
+    def __init__(
+        self, *links: Link, workers: int = 2, steering: Steering = Steering.HASH, realtime: bool = True
+    ) -> None:
         self.now_s = 1000.0
         self.links: dict[str, Link] = {link.name: link for link in links}
         self.refused: set[str] = set()
@@ -86,6 +88,7 @@ class World:
             steering,
             100,
             busy_poll=False,
+            realtime=realtime,
             batch=512,
             ring_bytes=1 << 20,
             watch_unmatched=True,

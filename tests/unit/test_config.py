@@ -30,7 +30,10 @@ EXAMPLE = """
 PLACE = f"{SYNTAX}, or an object with these parts"
 OUTPUTS = f"a list of outputs, or one output: {PLACE}"
 TTL = "auto, keep, decrement or 1 to 255"
-FILE_KEYS = "workers, steering, coalesce_us, busy_poll, batch, watch_unmatched, bypass_stack, ring_mib, rules"
+FILE_KEYS = (
+    "workers, steering, coalesce_us, busy_poll, realtime, batch, watch_unmatched, bypass_stack, "
+    "ring_mib, rules"
+)
 SAME_INPUT = "got input 239.1.1.1%eth0:5001, expected another one than that of rule 'a': 239.1.1.1%eth0:5001"
 RULE_KEYS = "name, from, to, allow_link_local"
 

@@ -41,6 +41,7 @@ FILE = {
         ["-1", "10001", "1.5", "'100'", "'Auto'", "true", "null", "[100]"],
     ),
     "batch": ("1 to 512", ["0", "513", "1.5", "'512'", "null", "true"]),
+    "realtime": (BOOLEAN, ["1", "0", "'fifo'", "null", "[]"]),
     "busy_poll": (BOOLEAN, ["1", "0", "'yes'", "null", "{}"]),
     "watch_unmatched": (BOOLEAN, ["1", "0", "'no'", "null", "[]"]),
     "ring_mib": ("1 to 1024", ["0", "1025", "-1", "2.5", "'32'", "true", "{}"]),

@@ -34,6 +34,7 @@ WISHES = Wishes(
     Steering.HASH,
     100,
     busy_poll=False,
+    realtime=True,
     batch=512,
     ring_bytes=1 << 20,
     watch_unmatched=True,

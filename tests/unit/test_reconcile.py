@@ -351,6 +351,36 @@ def test_a_worker_that_gets_no_packet_sockets_is_ended_and_tried_again(settled: 
     settled.judge_settled()
 
 
+def test_workers_go_first_also_those_that_are_started_again(settled: World) -> None:
+    settled.die(0)
+    settled.reap()
+    settled.now_s += 1.0
+    settled.settle()
+
+    assert len(settled.processes) == 3
+    assert all(process.goes_first for process in settled.processes)
+
+
+def test_workers_that_may_not_go_first_relay_all_the_same() -> None:
+    with World(IN, OUT) as world:
+        world.refused.add("realtime")
+        world.add(ONE)
+        world.settle()
+        world.judge_settled()
+
+        warnings = [entry for entry in world.logs if entry["event"] == "worker not realtime"]
+        assert [entry["worker"] for entry in warnings] == [0, 1]
+        assert not any(process.goes_first for process in world.processes)
+
+
+def test_nobody_goes_first_who_shall_not() -> None:
+    with World(IN, OUT, realtime=False) as world:
+        world.add(ONE)
+        world.settle()
+
+        assert not any(process.goes_first for process in world.processes)
+
+
 def test_a_refused_step_is_logged_once(world: World) -> None:
     world.refused.add("ring in")
     world.add(ONE)

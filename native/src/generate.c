@@ -11,7 +11,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
-#define BURST 64
+#define BURST 64 /* datagrams that are stamped and handed over together, at least one message */
 #define SECOND_NS 1000000000ull
 /* A sleep wakes up late by about this much, so it ends this much earlier. */
 #define WAKE_NS 50000ull
@@ -225,9 +225,9 @@ static struct flow *take_turn(struct mcr_send *send)
 static uint32_t write_burst(struct mcr_send *send, uint64_t messages)
 {
 	uint64_t sent_ns = clock_ns(CLOCK_REALTIME);
-	uint32_t index;
+	uint32_t index, most = send->plan.segments < BURST ? BURST / send->plan.segments : 1;
 
-	for (index = 0; index < messages && index < BURST && send->open_flows; index++) {
+	for (index = 0; index < messages && index < most && send->open_flows; index++) {
 		struct flow *flow = take_turn(send);
 		uint64_t left = flow->plan.total ? flow->plan.total - flow->next : UINT64_MAX;
 		uint32_t datagrams = left < send->plan.segments ? left : send->plan.segments;

@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tests.bench.job import Crowd, Job
+from tests.bench.job import Job, Stream, as_many_as_fit
 from tests.bench.relays import Settings
 from tests.bench.targets import Target, no_loss
 
 ETHERNET_MTU = 1500
 JUMBO_MTU = 9216
 FULL_SPEED = "max"
+IN_SMALL_BURSTS = 8
+CROWD = Stream("500k", 1000, flows=100, together=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +73,15 @@ def _ratios(metric: str, **least: float) -> tuple[Target, ...]:
     )
 
 
+def _at_full_speed(payload_bytes: int) -> Job:
+    return Job(FULL_SPEED, payload_bytes, together=as_many_as_fit(payload_bytes))
+
+
 def _one_flow(payload_bytes: int, mtu: int = ETHERNET_MTU, most_ns: float | None = None) -> Scenario:
     return Scenario(
         f"one-flow-{payload_bytes}",
         f"How fast is one flow of {payload_bytes:,}-byte datagrams relayed, the sender at full speed?",
-        _all(Job(FULL_SPEED, payload_bytes), *PEERS),
+        _all(_at_full_speed(payload_bytes), *PEERS),
         (
             *no_loss("mcr"),
             *_ratios("relayed_pps", smcroute=1.8, socat=4.0, tc_mirred=1.0),
@@ -91,7 +97,7 @@ def _fan_out(copies: int, rate_kpps: int, payload_bytes: int) -> Scenario:
     return Scenario(
         f"fan-out-{copies}",
         f"Are {rate_kpps} kpps of {payload_bytes:,}-byte datagrams copied to {copies} groups without loss?",
-        _all(Job(f"{rate_kpps}k", payload_bytes, copies=copies), "mcr", "nftables"),
+        _all(Job(f"{rate_kpps}k", payload_bytes, together=IN_SMALL_BURSTS, copies=copies), "mcr", "nftables"),
         (*no_loss("mcr"), _reaches(1000 * rate_kpps)),
         SPEED,
         ("relayed_pps", "busy_ns"),
@@ -122,7 +128,7 @@ _ALL_SCENARIOS = (
     Scenario(
         "three-relays",
         "Do 250 kpps of 1,400-byte datagrams pass three relays in a row without loss?",
-        _all(Job("250k", 1400), "mcr"),
+        _all(Job("250k", 1400, together=IN_SMALL_BURSTS), "mcr"),
         (*no_loss("mcr"), _reaches(250_000)),
         SPEED,
         ("p50_us", "p99_us"),
@@ -152,8 +158,8 @@ _ALL_SCENARIOS = (
         "source-keep",
         "How fast is one flow relayed with its original source address, the sender at full speed?",
         (
-            Contender("mcr", "mcr", Job(FULL_SPEED, 1400), {"to.source": "keep"}),
-            *_all(Job(FULL_SPEED, 1400), "smcroute"),
+            Contender("mcr", "mcr", _at_full_speed(1400), {"to.source": "keep"}),
+            *_all(_at_full_speed(1400), "smcroute"),
         ),
         (*no_loss("mcr"), *_ratios("relayed_pps", smcroute=1.3)),
         SPEED,
@@ -173,7 +179,7 @@ _ALL_SCENARIOS = (
         "needle",
         "What do 500 kpps without a rule cost a worker that relays 5 kpps of 1,000-byte datagrams?",
         (
-            Contender("among 500 kpps", "mcr", Job("5k", 1000, crowd=Crowd("500k", 100))),
+            Contender("among 500 kpps", "mcr", Job("5k", 1000, crowd=CROWD)),
             Contender("alone", "mcr", Job("5k", 1000)),
         ),
         (
@@ -190,9 +196,9 @@ _ALL_SCENARIOS = (
         "What does the table of what matches no rule cost one flow, the sender at full speed, and what does"
         " the bypass of the IP stack bring?",
         (
-            Contender("as it comes", "mcr", Job(FULL_SPEED, 1400)),
-            Contender("not watched", "mcr", Job(FULL_SPEED, 1400), {"watch_unmatched": False}),
-            Contender("not bypassed", "mcr", Job(FULL_SPEED, 1400), {"bypass_stack": False}),
+            Contender("as it comes", "mcr", _at_full_speed(1400)),
+            Contender("not watched", "mcr", _at_full_speed(1400), {"watch_unmatched": False}),
+            Contender("not bypassed", "mcr", _at_full_speed(1400), {"bypass_stack": False}),
         ),
         (
             *no_loss("as it comes"),

@@ -8,7 +8,7 @@ import pytest
 from mcr.gen.quantity import parse_rate
 from tests.bench.chart import Bar, Panel, draw
 from tests.bench.cpu import Reading, Usage
-from tests.bench.job import Crowd, Job
+from tests.bench.job import Job, Stream
 from tests.bench.metrics import METRICS, medians
 from tests.bench.play import turns
 from tests.bench.relays import RELAYS, mcr_config, nft_ruleset
@@ -70,7 +70,7 @@ def test_a_scenario_is_not_won_among_fewer(scenario: Scenario) -> None:
 
 
 def test_the_crowd_is_sent_to_groups_without_a_rule() -> None:
-    job = Job("5k", 100, flows=3, crowd=Crowd("500k", 100))
+    job = Job("5k", 100, flows=3, crowd=Stream("500k", 100, flows=100))
 
     wanted = {one.partition("%")[0] for one in stage().inputs(0, job)}
 
@@ -157,7 +157,11 @@ def test_cpu_time_is_shared_out_over_the_datagrams_of_the_time_watched() -> None
 
 @pytest.mark.parametrize(
     ("job", "lost"),
-    [(Job("500", 100), 1), (Job("500", 100, copies=3), 2001), (Job("500", 100, crowd=Crowd("1k", 5)), 1)],
+    [
+        (Job("500", 100), 1),
+        (Job("500", 100, copies=3), 2001),
+        (Job("500", 100, crowd=Stream("1k", 100, flows=5)), 1),
+    ],
 )
 def test_loss_is_what_is_missing_of_all_copies_but_not_of_the_crowd(job: Job, lost: int) -> None:
     assert sample_of(job, reports(distinct=999))["lost"] == lost

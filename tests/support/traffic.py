@@ -51,6 +51,11 @@ class Sender:
         return json.loads(out)
 
     @property
+    def pid(self) -> int:
+        """Give its process id."""
+        return self._process.pid
+
+    @property
     def is_running(self) -> bool:
         """Say whether it still sends."""
         return self._process.poll() is None

@@ -65,6 +65,7 @@ WORKER = Role(
         "ppoll",
         "clock_nanosleep",
         "clock_gettime",
+        "timerfd_settime",
         # descriptors it was given
         "close",
         "mmap",

@@ -3,6 +3,7 @@
 #include "latency.h"
 #include "pace.h"
 #include "ring.h"
+#include "standby.h"
 #include "table.h"
 #include "transmit.h"
 #include "watch.h"
@@ -40,6 +41,7 @@ struct mcr_relay {
 	struct mcr_transmit transmit;
 	struct mcr_arena arena;
 	struct mcr_pace pace;
+	struct mcr_standby standby;
 	struct mcr_guard *guards; /* MCR_MAX_RULES */
 	struct mcr_loop loop;
 	bool loop_found;
@@ -94,6 +96,8 @@ static int allocate(struct mcr_relay *relay)
 	    !relay->guards)
 		return -ENOMEM;
 	error = start_heartbeat(relay);
+	if (!error)
+		error = mcr_standby__open(&relay->standby);
 	return error ? error : mcr_transmit__init(&relay->transmit, relay->shared);
 }
 
@@ -120,7 +124,7 @@ struct mcr_relay *mcr_relay__new(int shared_fd)
 		return NULL;
 	for (uint32_t slot = 0; slot < MCR_MAX_INTERFACES; slot++)
 		relay->rings[slot].fd = relay->watches[slot] = -1;
-	relay->waits[HEARTBEAT].fd = -1;
+	relay->waits[HEARTBEAT].fd = relay->standby.fd = -1;
 	error = map_shared(relay, shared_fd);
 	if (!error)
 		error = allocate(relay);
@@ -153,6 +157,8 @@ void mcr_relay__free(struct mcr_relay *relay)
 		close_interface(relay, slot);
 	if (relay->waits[HEARTBEAT].fd >= 0)
 		close(relay->waits[HEARTBEAT].fd);
+	if (relay->standby.fd >= 0)
+		close(relay->standby.fd);
 	mcr_transmit__free(&relay->transmit);
 	mcr_table__free(relay->table);
 	mcr_table__free(relay->spare);
@@ -467,11 +473,13 @@ static void take_errors(struct mcr_relay *relay)
 }
 
 /* The heartbeat is a timer of its own: a timeout would be set up and taken down for each packet. */
-static int wait_for_packets(struct mcr_relay *relay)
+static int wait_for_packets(struct mcr_relay *relay, uint64_t now)
 {
-	int ready = poll(relay->waits, FIRST_RING + relay->rings_in_use, -1);
 	uint64_t expirations;
+	int ready;
 
+	mcr_standby__set(&relay->standby, now);
+	ready = poll(relay->waits, FIRST_RING + relay->rings_in_use, -1);
 	relay->shared->polls++;
 	if (ready < 0)
 		return ready;
@@ -530,7 +538,7 @@ int mcr_relay__run(struct mcr_relay *relay, int control_fd)
 		else if (relay->pace.gathering)
 			ready = wait_for_more(relay, now);
 		else
-			ready = wait_for_packets(relay);
+			ready = wait_for_packets(relay, now);
 	}
 	return ready < 0 ? -errno : 0;
 }

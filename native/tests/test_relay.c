@@ -939,10 +939,12 @@ static void a_link_that_flaps_does_not_keep_the_relay_awake(void **state)
 	before = relay->shared->polls;
 	must(!timerfd_settime(relay->waits[HEARTBEAT].fd, 0, &beat, NULL));
 	relay->next_heartbeat_ns = UINT64_MAX;
-	assert_int_equal(wait_for_packets(relay), 0);
+	assert_int_equal(wait_for_packets(relay, NS_PER_S), 0);
 	assert_int_equal(relay->next_heartbeat_ns, UINT64_MAX);
-	assert_int_equal(wait_for_packets(relay), 0);
+	assert_int_equal(relay->standby.due_ns, 0);
+	assert_int_equal(wait_for_packets(relay, NS_PER_S + 1000), 0);
 	assert_int_equal(relay->next_heartbeat_ns, 0);
+	assert_int_equal(relay->standby.due_ns, NS_PER_S + 1000 + relay->standby.span_ns);
 	assert_int_equal(relay->shared->polls - before, 2);
 	close(control[0]);
 	close(control[1]);

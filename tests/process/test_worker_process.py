@@ -139,7 +139,8 @@ def test_a_worker_answers_hello_with_the_proof_of_its_confinement(
 def test_a_confined_worker_holds_no_descriptors_that_it_was_not_given(counters: CounterFile) -> None:
     """
     Neither its own status file, from which it read the proof, nor what the supervisor was started with; the
-    timer of its heartbeat is its own, and it keeps the packet sockets that came with the hello.
+    timers of its heartbeat and of its waits are its own, and it keeps the packet sockets that came with the
+    hello.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stray, Worker([stray.fileno()]) as worker:
         worker.greet(counters)
@@ -149,7 +150,7 @@ def test_a_confined_worker_holds_no_descriptors_that_it_was_not_given(counters: 
         timers = {number for number, name in held.items() if name == "anon_inode:[timerfd]"}
         given = set(worker.given)
 
-        assert len(timers) == 1
+        assert len(timers) == 2
         assert held.keys() - timers - {0, 1, 2, worker.channel_number} == {
             number for number, name in held.items() if name in given
         }

@@ -253,7 +253,7 @@ static int search_ranges(const struct mcr_table *table, uint32_t interface, cons
 static bool is_of(const struct mcr_found *found, uint32_t interface, const uint8_t group[16],
 		  uint16_t port, const uint8_t source[16])
 {
-	return found->result && found->interface == interface && found->port == port &&
+	return found->interface == interface && found->port == port &&
 	       !memcmp(found->group, group, 16) && !memcmp(found->source, source, 16);
 }
 
@@ -263,12 +263,15 @@ static int find_range(struct mcr_table *table, uint32_t interface, const uint8_t
 {
 	uint32_t hash = bucket_of(interface, group, port) ^ source[15] * 31u ^ source[14];
 	struct mcr_found *set = table->cache[hash % MCR_CACHE_SETS];
-	struct mcr_found *found = set;
+	struct mcr_found *found = set, *end = set + MCR_CACHE_WAYS;
 
-	while (found < set + MCR_CACHE_WAYS && !is_of(found, interface, group, port, source))
+	while (found < end && found->result && !is_of(found, interface, group, port, source))
 		found++;
-	if (found == set + MCR_CACHE_WAYS) {
+	if (found == end) {
 		found = &set[table->cache_turn++ % MCR_CACHE_WAYS];
+		found->result = 0;
+	}
+	if (!found->result) {
 		found->interface = interface;
 		found->port = port;
 		memcpy(found->group, group, 16);

@@ -5,10 +5,10 @@
 
 #define MCR_TABLE_BUCKETS (4 * MCR_MAX_RULES)
 
-/* Places for what look-ups among the ranges gave: sets of a few, so that flows whose hashes meet
- * do not drive each other out. */
-#define MCR_CACHE_SETS 1024
-#define MCR_CACHE_WAYS 4
+/* Places for what look-ups among the ranges gave: sets of several, so that flows whose hashes meet
+ * do not drive each other out.  A set is filled from its first place on. */
+#define MCR_CACHE_SETS 2048
+#define MCR_CACHE_WAYS 8
 
 /* What a look-up among the ranges found; "result" 0 marks an empty entry,
  * else it is the rule's index plus one, or a negative errno. */
@@ -33,7 +33,7 @@ struct mcr_table {
 	uint32_t ranges[MCR_MAX_RULES];
 	uint32_t range_count;
 	struct mcr_found cache[MCR_CACHE_SETS][MCR_CACHE_WAYS];
-	uint32_t cache_turn; /* which of a set goes next */
+	uint32_t cache_turn; /* which of a full set goes next */
 	/* Slots in use, so that what is no longer named can be closed. */
 	uint8_t rule_used[MCR_MAX_RULES];
 	uint8_t output_claimed[MCR_MAX_OUTPUTS]; /* by index in the share */

@@ -86,6 +86,8 @@ TARGETS = (
     Target("ranges-50-flows", "1,000 groups behind 49 ranges, beside a single group", 2.0),
 )
 
+MOST_PER_BYTE = 0.4  # of the checksum; a loop that the compiler has not vectorised takes 0.6
+
 
 def parts_of(profile: Profile, packets: int) -> dict[str, float]:
     """Give instructions per packet that the plain variant spends on what is always there."""
@@ -163,6 +165,23 @@ def is_met(document: Document, target: Target) -> bool:
     return all(percent_of_worker(document, size, target.figure) <= target.most for size in document["sizes"])
 
 
+def per_byte(document: Document, name: str) -> float:
+    """Give the instructions that a variant takes for each byte by which one size exceeds the other."""
+    least, most = sorted(document["sizes"], key=lambda size: size["payload_bytes"])
+    bytes_more = most["payload_bytes"] - least["payload_bytes"]
+    return float((_added(most, name) - _added(least, name)) / bytes_more)
+
+
+def _added(size: Document, name: str) -> float:
+    instructions = {one["name"]: float(one["instructions"]) for one in size["variants"]}
+    return instructions[name] - instructions[PLAIN]
+
+
+def all_met(document: Document) -> bool:
+    """Say whether every target is met, and the checksum's."""
+    return all(is_met(document, one) for one in TARGETS) and per_byte(document, "checksum") <= MOST_PER_BYTE
+
+
 def variant_table(size: Document, *, style: str = "simple") -> str:
     """Write what each variant takes."""
     instructions = {one["name"]: one["instructions"] for one in size["variants"]}
@@ -193,6 +212,14 @@ def target_table(document: Document, *, style: str = "simple") -> str:
         ]
         for target in TARGETS
     ]
+    added = per_byte(document, "checksum")
+    rows.append(
+        [
+            f"instructions per byte of the checksum <= {MOST_PER_BYTE:g}",
+            *(f"{added:.2f}" for _ in sizes),
+            "met" if added <= MOST_PER_BYTE else "MISSED",
+        ]
+    )
     head = ["target", *(f"{size['payload_bytes']:,} bytes" for size in sizes), ""]
     return tabulate(rows, head, tablefmt=style, disable_numparse=True)
 
@@ -318,7 +345,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for size in document["sizes"]:
         sys.stdout.write(f"{size['payload_bytes']:,} bytes\n\n{variant_table(size)}\n\n")
     sys.stdout.write(f"{part_table(document)}\n\n{target_table(document)}\n")
-    return EXIT_MET if all(is_met(document, target) for target in TARGETS) else EXIT_MISSED
+    return EXIT_MET if all_met(document) else EXIT_MISSED
 
 
 if __name__ == "__main__":

@@ -16,10 +16,12 @@ from tests.bench.instructions import (
     TARGETS,
     VARIANTS,
     Target,
+    all_met,
     document_of,
     is_met,
     page,
     parts_of,
+    per_byte,
     percent,
     percent_of_worker,
 )
@@ -156,6 +158,18 @@ def test_one_size_that_misses_a_target_misses_it() -> None:
     range_["instructions"] *= 1.1
 
     assert not is_met(counted, target)
+
+
+def test_a_checksum_that_takes_word_by_word_misses_its_target() -> None:
+    counted = document(checksum=200)
+    assert per_byte(counted, "checksum") == 0
+    assert all_met(counted)
+
+    checksum = next(one for one in counted["sizes"][0]["variants"] if one["name"] == "checksum")
+    checksum["instructions"] += 0.6 * (SIZES[0] - SIZES[1])
+
+    assert per_byte(counted, "checksum") == pytest.approx(0.6)
+    assert not all_met(counted)
 
 
 def test_the_sources_have_the_lines_that_parts_are_counted_by() -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 INPUT_PORT = 5001
 OUTPUT_PORT = 6000
+FULL_SPEED = "max"
 UDP_MAX_SEGMENTS, MAX_UDP_BYTES = 64, 65507
 
 

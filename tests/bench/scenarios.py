@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tests.bench.job import Job, Stream, as_many_as_fit
+from tests.bench.job import FULL_SPEED, Job, Stream, as_many_as_fit
 from tests.bench.relays import Settings
 from tests.bench.targets import Target, no_loss
 
 ETHERNET_MTU = 1500
 JUMBO_MTU = 9216
-FULL_SPEED = "max"
 IN_SMALL_BURSTS = 8
 CROWD = Stream("500k", 1000, flows=100, together=60)
 

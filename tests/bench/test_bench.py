@@ -8,12 +8,12 @@ import pytest
 from mcr.gen.quantity import parse_rate
 from tests.bench.chart import Bar, Panel, draw
 from tests.bench.cpu import Reading, Usage
-from tests.bench.job import Job, Stream
+from tests.bench.job import FULL_SPEED, Job, Stream
 from tests.bench.metrics import METRICS, medians
 from tests.bench.play import turns
 from tests.bench.relays import RELAYS, mcr_config, nft_ruleset
 from tests.bench.rest import resident_kib
-from tests.bench.scenarios import FULL_SPEED, SCENARIOS, Scenario
+from tests.bench.scenarios import SCENARIOS, Scenario
 from tests.bench.stage import Cpus, Stage
 from tests.bench.targets import Target, no_loss
 from tests.bench.trial import Reports, sample_of

@@ -47,7 +47,7 @@ SMALLEST_FRAME_BYTES = 2048
 PAGE_BYTES = 4096
 LARGEST_MTU = 9216
 BLOCK_BYTES = 1 << 16
-RING_BYTES = 32 << 20
+RING_BYTES = 64 << 20
 INTERFACE_BYTES = 128 << 20
 # Frames longer than a ring frame wait here whole.
 COPY_QUEUE_BYTES = 16 << 20
@@ -73,7 +73,7 @@ class RingShape:
 
 
 def default_ring_bytes(workers: int) -> int:
-    """Hold 55 ms of 300,000 packets/s; with many workers an interface's rings share a budget."""
+    """Hold 110 ms of 300,000 packets/s; with several workers an interface's rings share a budget."""
     return min(RING_BYTES, INTERFACE_BYTES // workers)
 
 

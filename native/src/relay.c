@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -463,6 +464,14 @@ static int poll_control(struct mcr_relay *relay, uint64_t now)
 	return poll(relay->waits, 1, 0);
 }
 
+/* To others of the same priority: a receiver on this CPU is served best while what was sent is in
+ * the cache. */
+static int give_way(struct mcr_relay *relay, uint64_t now)
+{
+	sched_yield();
+	return poll_control(relay, now);
+}
+
 /* An interface that went down leaves an error at its socket, which would end every wait until it is
  * read. */
 static void take_errors(struct mcr_relay *relay)
@@ -533,8 +542,10 @@ int mcr_relay__run(struct mcr_relay *relay, int control_fd)
 			relay->loop_found = false;
 			return 1;
 		}
-		if (batch.full || relay->pace.busy_poll)
+		if (relay->pace.busy_poll)
 			ready = poll_control(relay, now);
+		else if (batch.full)
+			ready = give_way(relay, now);
 		else if (relay->pace.gathering)
 			ready = wait_for_more(relay, now);
 		else

@@ -60,6 +60,14 @@ int __wrap_clock_gettime(clockid_t clock, struct timespec *now)
 	return 0;
 }
 
+static uint32_t turns_given;
+
+int __wrap_sched_yield(void)
+{
+	turns_given++;
+	return 0;
+}
+
 static int make_relay(void **state)
 {
 	(void)state;
@@ -687,6 +695,25 @@ static void receive_times(struct fake_ring *one, uint32_t times, uint8_t ttl)
 		receive_ttl(one, ttl);
 }
 
+static void others_have_their_turn_after_each_full_batch(void **state)
+{
+	(void)state;
+	start_loop_of_each_ttl_policy();
+	turns_given = 0;
+	mcr_relay__set_pace(relay, 100, 0, 10);
+	receive_times(&ring, 35, TTL);
+	relay->next_control_ns = UINT64_MAX;
+	run();
+	assert_int_equal(turns_given, 3);
+	assert_int_equal(relay->shared->interfaces[0].received, 35);
+	/* One that never sleeps has its CPU for itself. */
+	mcr_relay__set_pace(relay, 100, 1, 10);
+	receive_times(&ring, 35, TTL);
+	relay->next_control_ns = 0;
+	run();
+	assert_int_equal(turns_given, 3);
+}
+
 static void check_without_ttl(uint64_t automatic, uint64_t decremented)
 {
 	const struct mcr_output_counters *outputs = relay->shared->outputs;
@@ -980,6 +1007,7 @@ int main(void)
 		RELAY_TEST(heartbeats_tell_generation_and_digest),
 		RELAY_TEST(waiting_is_as_long_as_its_cost_allows),
 		RELAY_TEST(a_wait_that_is_fixed_or_never_comes_is_not_measured),
+		RELAY_TEST(others_have_their_turn_after_each_full_batch),
 		RELAY_TEST(a_relay_that_may_not_see_its_cpu_time_says_so),
 		RELAY_TEST(shared_memory_of_another_build_is_refused),
 		RELAY_TEST(a_relay_that_gathers_answers_control_soon),

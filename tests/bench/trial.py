@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from mcr.supervisor.workers import REALTIME_PRIORITY
 from tests.bench.cpu import NS_PER_S, Reading, Usage, watch_others
 from tests.bench.job import FULL_SPEED, Job, Stream, as_many_as_fit
 from tests.bench.metrics import Sample
@@ -27,7 +28,6 @@ QUIET_S = 0.3
 DRAIN_S = 20.0
 LONGEST_RECEIVE_S = 120
 FIRST_FRAMES = 50
-HIGHEST_PRIORITY = -20  # sched(7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +101,7 @@ def _fill_queue(stage: Stage, job: Job) -> None:
 
 @contextmanager
 def _receiving(stage: Stage, job: Job, *, translated: bool) -> Iterator[Receiver]:
-    """
-    Receive, ahead of all that is not realtime on the relay's CPU but without interrupting it.
-
-    A receiver that waits for its turn is no fault of the relay.  What it has not read takes new memory, which
-    the host of a virtual machine may have to find first, at the expense of the relay that sends.
-    """
+    """Receive, with the priority of mcrd's workers: one that waits for its turn is no fault of the relay."""
     with receiving(
         stage.sink,
         stage.arrives_at(translated=translated),
@@ -114,8 +109,7 @@ def _receiving(stage: Stage, job: Job, *, translated: bool) -> Iterator[Receiver
         flows=job.flows * job.copies,
         cpu=stage.cpus.relay,
     ) as receiver:
-        os.setpriority(os.PRIO_PROCESS, receiver.pid, HIGHEST_PRIORITY)
-        os.sched_setscheduler(receiver.pid, os.SCHED_BATCH, os.sched_param(0))
+        os.sched_setscheduler(receiver.pid, os.SCHED_FIFO, os.sched_param(REALTIME_PRIORITY))
         yield receiver
 
 

@@ -89,6 +89,7 @@ WORKER = Role(
         "rt_sigreturn",
         "sigaltstack",
         "restart_syscall",
+        "sched_getscheduler",
         "sched_yield",
         "tgkill",
         "write",

@@ -11,7 +11,8 @@
 #include <sys/socket.h>
 #include <time.h>
 
-#define BURST 64 /* datagrams that are stamped and handed over together, at least one message */
+/* Datagrams that are stamped and handed over together, unless a single message has more. */
+#define BURST 64
 #define SECOND_NS 1000000000ull
 /* A sleep wakes up late by about this much, so it ends this much earlier. */
 #define WAKE_NS 50000ull
@@ -40,6 +41,7 @@ struct mcr_send {
 	uint32_t open_flows;		     /* with something left to send */
 	uint64_t scheduled;		     /* datagrams handed to the kernel, taken or not */
 	uint64_t start_ns;		     /* CLOCK_MONOTONIC */
+	uint32_t most_messages;		     /* of a burst */
 	uint32_t slot_bytes;
 	uint8_t *slots;	       /* of each message: its head, and the headers of its datagrams */
 	struct iovec *vectors; /* of each message: header and pattern of each datagram */
@@ -107,8 +109,9 @@ static bool allocate_send(struct mcr_send *send)
 	const struct mcr_send_plan *plan = &send->plan;
 
 	send->slot_bytes = MCR_SEND_HEAD_BYTES + HEADER_BYTES * plan->segments;
-	send->slots = calloc(BURST, send->slot_bytes);
-	send->vectors = calloc((size_t)BURST * plan->segments, 2 * sizeof(*send->vectors));
+	send->slots = calloc(send->most_messages, send->slot_bytes);
+	send->vectors =
+		calloc((size_t)send->most_messages * plan->segments, 2 * sizeof(*send->vectors));
 	send->flows = calloc(plan->flows, sizeof(*send->flows));
 	send->patterns = mcr_patterns__new(send->pattern_bytes);
 	if (!send->slots || !send->vectors || !send->flows || !send->patterns)
@@ -132,6 +135,7 @@ struct mcr_send *mcr_send__new(const struct mcr_send_plan *plan, const struct mc
 		return NULL;
 	send->plan = *plan;
 	send->pattern_bytes = plan->payload_bytes - HEADER_BYTES;
+	send->most_messages = plan->segments < BURST ? BURST / plan->segments : 1;
 	if (!allocate_send(send)) {
 		mcr_send__free(send);
 		errno = ENOMEM;
@@ -225,9 +229,10 @@ static struct flow *take_turn(struct mcr_send *send)
 static uint32_t write_burst(struct mcr_send *send, uint64_t messages)
 {
 	uint64_t sent_ns = clock_ns(CLOCK_REALTIME);
-	uint32_t index, most = send->plan.segments < BURST ? BURST / send->plan.segments : 1;
+	uint32_t index;
 
-	for (index = 0; index < messages && index < most && send->open_flows; index++) {
+	for (index = 0; index < messages && index < send->most_messages && send->open_flows;
+	     index++) {
 		struct flow *flow = take_turn(send);
 		uint64_t left = flow->plan.total ? flow->plan.total - flow->next : UINT64_MAX;
 		uint32_t datagrams = left < send->plan.segments ? left : send->plan.segments;
@@ -299,7 +304,7 @@ static uint64_t messages_due(struct mcr_send *send, uint64_t now)
 	uint64_t due, since;
 
 	if (send->plan.rate_pps == 0)
-		return BURST;
+		return send->most_messages;
 	/* The first message is due at once, so the schedule is one message ahead of the clock. */
 	due = (uint64_t)((double)(now - send->start_ns) * send->plan.rate_pps / SECOND_NS) +
 	      send->plan.segments;

@@ -158,8 +158,7 @@ void mcr_relay__free(struct mcr_relay *relay)
 		close_interface(relay, slot);
 	if (relay->waits[HEARTBEAT].fd >= 0)
 		close(relay->waits[HEARTBEAT].fd);
-	if (relay->standby.fd >= 0)
-		close(relay->standby.fd);
+	mcr_standby__close(&relay->standby);
 	mcr_transmit__free(&relay->transmit);
 	mcr_table__free(relay->table);
 	mcr_table__free(relay->spare);
@@ -464,11 +463,14 @@ static int poll_control(struct mcr_relay *relay, uint64_t now)
 	return poll(relay->waits, 1, 0);
 }
 
-/* To others of the same priority: a receiver on this CPU is served best while what was sent is in
- * the cache. */
+/*
+ * Realtime, nothing of the same priority would run before the ring is empty. In the fair class to
+ * yield gives away the rest of a slice, which the scheduler shares out better.
+ */
 static int give_way(struct mcr_relay *relay, uint64_t now)
 {
-	sched_yield();
+	if (now >= relay->next_control_ns && sched_getscheduler(0) == SCHED_FIFO)
+		sched_yield();
 	return poll_control(relay, now);
 }
 
@@ -487,7 +489,7 @@ static int wait_for_packets(struct mcr_relay *relay, uint64_t now)
 	uint64_t expirations;
 	int ready;
 
-	mcr_standby__set(&relay->standby, now);
+	mcr_standby__prepare(&relay->standby, now);
 	ready = poll(relay->waits, FIRST_RING + relay->rings_in_use, -1);
 	relay->shared->polls++;
 	if (ready < 0)

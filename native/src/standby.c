@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <sys/timerfd.h>
 #include <time.h>
+#include <unistd.h>
 
 int mcr_standby__open(struct mcr_standby *standby)
 {
@@ -17,20 +18,20 @@ int mcr_standby__open(struct mcr_standby *standby)
 	return standby->fd < 0 ? -errno : 0;
 }
 
-bool mcr_standby__lacks(struct mcr_standby *standby, uint64_t now_ns)
+void mcr_standby__close(struct mcr_standby *standby)
 {
-	uint64_t distance = now_ns - standby->ready_ns;
-
-	standby->ready_ns = now_ns;
-	return distance < standby->span_ns && standby->due_ns < now_ns + distance;
+	if (standby->fd >= 0)
+		close(standby->fd);
 }
 
-void mcr_standby__set(struct mcr_standby *standby, uint64_t now_ns)
+void mcr_standby__prepare(struct mcr_standby *standby, uint64_t woke_ns)
 {
 	const struct itimerspec once = { .it_value.tv_nsec = (long)standby->span_ns };
+	uint64_t distance = woke_ns - standby->woke_ns;
 
-	if (!mcr_standby__lacks(standby, now_ns))
+	standby->woke_ns = woke_ns;
+	if (distance >= standby->span_ns || standby->due_ns >= woke_ns + distance)
 		return;
-	standby->due_ns = now_ns + standby->span_ns;
+	standby->due_ns = woke_ns + standby->span_ns;
 	timerfd_settime(standby->fd, 0, &once, NULL);
 }

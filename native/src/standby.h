@@ -8,20 +8,18 @@
  */
 #pragma once
 
-#include <stdbool.h>
 #include <stdint.h>
 
 struct mcr_standby {
 	int fd;
-	uint64_t span_ns;  /* half a tick: mostly due before the next one */
-	uint64_t ready_ns; /* when the last wait began, CLOCK_MONOTONIC */
+	uint64_t span_ns; /* half a tick: mostly due before the next one */
+	uint64_t woke_ns; /* before the wait that is about to begin, CLOCK_MONOTONIC */
 	uint64_t due_ns;
 };
 
 /* Open the timer; 0 or a negative errno. */
 int mcr_standby__open(struct mcr_standby *standby);
-/* Take note of a wait that begins; tell whether the timer is to be set, because it would be due
- * before the next datagram if that takes as long as the last one. */
-bool mcr_standby__lacks(struct mcr_standby *standby, uint64_t now_ns);
-/* Set the timer before a wait, if it is worth it. */
-void mcr_standby__set(struct mcr_standby *standby, uint64_t now_ns);
+void mcr_standby__close(struct mcr_standby *standby);
+/* Before a wait, with the time when the worker woke up: set the timer if it would be due before the
+ * next datagram, should that take as long as the last one. */
+void mcr_standby__prepare(struct mcr_standby *standby, uint64_t woke_ns);

@@ -60,7 +60,14 @@ int __wrap_clock_gettime(clockid_t clock, struct timespec *now)
 	return 0;
 }
 
+static int scheduler;
 static uint32_t turns_given;
+
+int __wrap_sched_getscheduler(pid_t process)
+{
+	assert_int_equal(process, 0);
+	return scheduler;
+}
 
 int __wrap_sched_yield(void)
 {
@@ -695,23 +702,53 @@ static void receive_times(struct fake_ring *one, uint32_t times, uint8_t ttl)
 		receive_ttl(one, ttl);
 }
 
-static void others_have_their_turn_after_each_full_batch(void **state)
+static void receive_and_run(uint32_t times, uint64_t next_control_ns)
 {
+	receive_times(&ring, times, TTL);
+	relay->next_control_ns = next_control_ns;
+	run();
+}
+
+static void a_realtime_relay_gives_way_as_often_as_it_looks_at_control(void **state)
+{
+	const struct mcr_interface_counters *interface = &relay->shared->interfaces[0];
+
 	(void)state;
 	start_loop_of_each_ttl_policy();
 	turns_given = 0;
+	scheduler = SCHED_FIFO;
 	mcr_relay__set_pace(relay, 100, 0, 10);
-	receive_times(&ring, 35, TTL);
-	relay->next_control_ns = UINT64_MAX;
-	run();
-	assert_int_equal(turns_given, 3);
-	assert_int_equal(relay->shared->interfaces[0].received, 35);
-	/* One that never sleeps has its CPU for itself. */
+	receive_and_run(35, 0);
+	assert_int_equal(interface->received, 10);
+	assert_int_equal(turns_given, 1);
+	receive_and_run(0, UINT64_MAX);
+	assert_int_equal(interface->received, 35);
+	assert_int_equal(turns_given, 1);
+	scheduler = SCHED_OTHER;
+	receive_and_run(35, 0);
+	assert_int_equal(interface->received, 45);
+	assert_int_equal(turns_given, 1);
+	scheduler = SCHED_FIFO;
 	mcr_relay__set_pace(relay, 100, 1, 10);
-	receive_times(&ring, 35, TTL);
-	relay->next_control_ns = 0;
-	run();
-	assert_int_equal(turns_given, 3);
+	receive_and_run(0, 0);
+	assert_int_equal(interface->received, 55);
+	assert_int_equal(turns_given, 1);
+}
+
+static void a_timer_stands_by_from_the_second_wait_on(void **state)
+{
+	int control[2];
+
+	(void)state;
+	must(!pipe(control));
+	must(write(control[1], "", 1) == 1);
+	relay->waits[CONTROL] = (struct pollfd){ .fd = control[0], .events = POLLIN };
+	assert_int_equal(wait_for_packets(relay, NS_PER_S), 1);
+	assert_int_equal(relay->standby.due_ns, 0);
+	assert_int_equal(wait_for_packets(relay, NS_PER_S + 1000), 1);
+	assert_int_equal(relay->standby.due_ns, NS_PER_S + 1000 + relay->standby.span_ns);
+	close(control[0]);
+	close(control[1]);
 }
 
 static void check_without_ttl(uint64_t automatic, uint64_t decremented)
@@ -966,12 +1003,10 @@ static void a_link_that_flaps_does_not_keep_the_relay_awake(void **state)
 	before = relay->shared->polls;
 	must(!timerfd_settime(relay->waits[HEARTBEAT].fd, 0, &beat, NULL));
 	relay->next_heartbeat_ns = UINT64_MAX;
-	assert_int_equal(wait_for_packets(relay, NS_PER_S), 0);
+	assert_int_equal(wait_for_packets(relay, 1), 0);
 	assert_int_equal(relay->next_heartbeat_ns, UINT64_MAX);
-	assert_int_equal(relay->standby.due_ns, 0);
-	assert_int_equal(wait_for_packets(relay, NS_PER_S + 1000), 0);
+	assert_int_equal(wait_for_packets(relay, 1), 0);
 	assert_int_equal(relay->next_heartbeat_ns, 0);
-	assert_int_equal(relay->standby.due_ns, NS_PER_S + 1000 + relay->standby.span_ns);
 	assert_int_equal(relay->shared->polls - before, 2);
 	close(control[0]);
 	close(control[1]);
@@ -1007,7 +1042,8 @@ int main(void)
 		RELAY_TEST(heartbeats_tell_generation_and_digest),
 		RELAY_TEST(waiting_is_as_long_as_its_cost_allows),
 		RELAY_TEST(a_wait_that_is_fixed_or_never_comes_is_not_measured),
-		RELAY_TEST(others_have_their_turn_after_each_full_batch),
+		RELAY_TEST(a_realtime_relay_gives_way_as_often_as_it_looks_at_control),
+		RELAY_TEST(a_timer_stands_by_from_the_second_wait_on),
 		RELAY_TEST(a_relay_that_may_not_see_its_cpu_time_says_so),
 		RELAY_TEST(shared_memory_of_another_build_is_refused),
 		RELAY_TEST(a_relay_that_gathers_answers_control_soon),

@@ -76,15 +76,22 @@ def _at_full_speed(payload_bytes: int) -> Job:
     return Job(FULL_SPEED, payload_bytes, together=as_many_as_fit(payload_bytes))
 
 
+ONE_BY_ONE = "mcr, one by one"  # with finished checksums, which nobody has checked before
+
+
 def _one_flow(payload_bytes: int, mtu: int = ETHERNET_MTU, most_ns: float | None = None) -> Scenario:
     return Scenario(
         f"one-flow-{payload_bytes}",
         f"How fast is one flow of {payload_bytes:,}-byte datagrams relayed, the sender at full speed?",
-        _all(_at_full_speed(payload_bytes), *PEERS),
+        (
+            *_all(_at_full_speed(payload_bytes), *PEERS),
+            Contender(ONE_BY_ONE, "mcr", Job(FULL_SPEED, payload_bytes)),
+        ),
         (
             *no_loss("mcr"),
             *_ratios("relayed_pps", smcroute=1.8, socat=4.0, tc_mirred=1.0),
-            *([Target("mcr", "relay_ns", most=most_ns)] if most_ns else ()),
+            *no_loss(ONE_BY_ONE),
+            *(Target(name, "relay_ns", most=most_ns) for name in ("mcr", ONE_BY_ONE) if most_ns),
         ),
         SPEED,
         ("relayed_pps", "busy_ns"),

@@ -8,7 +8,7 @@ import pytest
 from mcr.gen.quantity import parse_rate
 from tests.bench.chart import Bar, Panel, draw
 from tests.bench.cpu import Reading, Usage
-from tests.bench.job import FULL_SPEED, Job, Stream
+from tests.bench.job import FULL_SPEED, Job, Stream, as_many_as_fit
 from tests.bench.metrics import METRICS, medians
 from tests.bench.play import turns
 from tests.bench.relays import RELAYS, mcr_config, nft_ruleset
@@ -67,6 +67,13 @@ def test_a_scenario_is_not_won_among_fewer(scenario: Scenario) -> None:
     verdicts = [target.judge(fewer) for target in scenario.targets if target.metric == "crowd_pps"]
 
     assert [verdict.met for verdict in verdicts] == [False]
+
+
+@pytest.mark.parametrize(
+    ("payload_bytes", "datagrams"), [(64, 64), (1023, 64), (1400, 46), (9000, 7), (65507, 1)]
+)
+def test_as_many_datagrams_are_handed_over_as_a_call_takes(payload_bytes: int, datagrams: int) -> None:
+    assert as_many_as_fit(payload_bytes) == datagrams
 
 
 def test_the_crowd_is_sent_to_groups_without_a_rule() -> None:

@@ -21,7 +21,7 @@ from tests.support.traffic import Receiver, Sender, receiving, sending
 from tests.support.wait import wait_for
 
 WARM_UP_S = 0.5
-FILL_S = 0.5
+FILL_S, FILL_BYTES = 0.5, 1400
 START_S = 1.0  # of a sender, at most
 SLACK_S = 0.5  # the sender goes on a little longer than it is watched
 QUIET_S = 0.3
@@ -88,15 +88,15 @@ def _fill_queue(stage: Stage, job: Job) -> None:
             stage.relays[last],
             stage.outputs(last, job)[0],
             rate=FULL_SPEED,
-            size=job.payload_bytes,
+            size=FILL_BYTES,
             duration=FILL_S,
             cpu=stage.cpus.relay,
             engine="udp",
-            segment=as_many_as_fit(job.payload_bytes),
+            segment=as_many_as_fit(FILL_BYTES),
         ) as sender:
             sender.report()
         os.kill(receiver.pid, signal.SIGCONT)
-        receiver.stop()
+        assert receiver.stop()["socket_dropped"], "the queue was not filled"
 
 
 @contextmanager

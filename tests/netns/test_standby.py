@@ -9,7 +9,7 @@ from tests.support.laws import assert_all_arrived
 from tests.support.traffic import receiving, sending
 from tests.support.wait import wait_for
 
-COUNT = 4000
+COUNT = 20_000
 RULE = {"name": "one", "from": "239.1.1.1%r0:5001", "to": ["239.2.2.2%r1:6000"]}
 
 
@@ -32,7 +32,7 @@ def test_a_timer_is_pending_while_datagrams_are_close_and_only_then(line: Line, 
         receiving(line.sink, "239.2.2.2%b0:6000", count=COUNT, linger=0.1) as receiver,
     ):
         before = [is_pending(daemon) for _ in range(10)]
-        with sending(line.source, "239.1.1.1%a0:5001", rate="2k", size=100, count=COUNT) as sender:
+        with sending(line.source, "239.1.1.1%a0:5001", rate="10k", size=100, count=COUNT) as sender:
             wait_for("a pending timer", lambda: is_pending(daemon))
             sent = sender.report()
         got = receiver.report()

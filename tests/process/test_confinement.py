@@ -73,7 +73,7 @@ ATTEMPTS = [
 ]
 NEEDS = [
     *("send", "send a message", "receive", "receive a message", "wait"),
-    *("map memory", "signal itself", "close"),
+    *("map memory", "see its scheduling policy", "give way", "signal itself", "close"),
 ]
 
 

@@ -108,6 +108,8 @@ def needs(given: socket.socket, far: socket.socket) -> dict[str, Callable[[], ob
         "receive a message": lambda: far.recvmsg(8),
         "wait": lambda: waiting.poll(0),
         "map memory": lambda: mmap.mmap(-1, 1 << 20).close(),
+        "see its scheduling policy": lambda: os.sched_getscheduler(0),
+        "give way": os.sched_yield,
         "signal itself": lambda: call("tgkill", os.getpid(), os.getpid(), 0),
         "close": far.close,
     }
